@@ -1,0 +1,187 @@
+"""LLVM IR -> object code -> functions that can be called: llvmlite alone, no Numba.
+
+Numba needs 0.6 to 1.8 s to import and start; a kernel that is already LLVM IR needs none of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+import weakref
+
+import numpy as np
+
+from odec.codegen import cache
+from odec.codegen.kernel import Argument
+from odec.codegen.print_llvm import print_llvm
+from odec.codegen.targets import cpu_target
+from odec.errors import CompileError
+
+_lock = threading.RLock()
+
+
+@functools.cache
+def _llvm():
+    """llvmlite, with the native target set up once."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@functools.cache
+def _machine():
+    llvm = _llvm()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True
+    )
+
+
+@functools.cache
+def cpu_description():
+    """What object code depends on beside odec: CPU, its features, LLVM."""
+    llvm = _llvm()
+    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {llvm.llvm_version_info}"
+
+
+def optimised(text):
+    """The LLVM module of an IR text after optimisation."""
+    llvm = _llvm()
+    with _lock:
+        try:
+            module = llvm.parse_assembly(text)
+            module.verify()
+        except RuntimeError as error:
+            raise CompileError(f"generated LLVM IR was refused: {error}; this is a bug in odec.") from None
+        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+        builder = llvm.create_pass_builder(_machine(), options)
+        builder.getModulePassManager().run(module, builder)
+        return module
+
+
+def object_code(text):
+    """Native object code of an IR text."""
+    module = optimised(text)
+    with _lock:
+        return _machine().emit_object(module)
+
+
+def assembly(text):
+    """Native assembly of an IR text."""
+    module = optimised(text)
+    with _lock:
+        return _machine().emit_assembly(module)
+
+
+class Library:
+    """Loaded object code; keeps it in memory and gives addresses by name."""
+
+    def __init__(self, code, symbols=None):
+        llvm = _llvm()
+        with _lock:
+            for name, address in (symbols or {}).items():
+                llvm.add_symbol(name, address)
+            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+            self._engine.finalize_object()
+
+    def address(self, name):
+        address = self._engine.get_function_address(name)
+        if not address:
+            raise CompileError(f"object code has no function {name!r}")
+        return address
+
+
+class CompiledKernel:
+    """A kernel as machine code: call it with one contiguous array for each argument.
+
+    arguments : tuple of Argument; `kernel(*inputs, *outputs)` writes the outputs and returns nothing.
+    address : of the C function `void (one pointer for each argument, work pointer)`
+    """
+
+    def __init__(self, name, arguments, work_size, dtype, library):
+        self.name, self.arguments, self.work_size, self.dtype = name, arguments, work_size, dtype
+        self.address = library.address(name)
+        self._library = library  # keeps the code in memory
+        self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arguments) + 1))(self.address)
+
+    def __call__(self, *arrays):
+        if len(arrays) != len(self.arguments):
+            names = ", ".join(a.name for a in self.arguments)
+            raise TypeError(f"{self.name} takes {len(self.arguments)} arrays ({names}), not {len(arrays)}")
+        for argument, array in zip(self.arguments, arrays, strict=True):
+            argument.check(array, self.name)
+        self.run(*arrays)
+
+    def run(self, *arrays):
+        """As a call, without checks."""
+        work = np.empty(self.work_size, self.dtype)
+        self._call(*[a.ctypes.data for a in arrays], work.ctypes.data)
+
+    def __repr__(self):
+        def port(a):
+            return f"{a.name}: {a.dtype}[{a.size}]"
+
+        return f"<CompiledKernel {self.name}({', '.join(map(port, self.arguments))})>"
+
+
+class Program:
+    """Kernels that were compiled together."""
+
+    def __init__(self, code, record, symbols):
+        library = Library(code, symbols)
+        self.kernels = {}
+        for entry in record["kernels"]:
+            arguments = tuple(Argument(*a[:4], tuple(a[4])) for a in entry["arguments"])
+            self.kernels[entry["name"]] = CompiledKernel(
+                entry["name"], arguments, entry["work_size"], entry["dtype"], library
+            )
+
+
+_programs: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+
+def program(key, make_kernels):
+    """The Program of `key`: from memory, from the disk cache, or compiled from `make_kernels()`.
+
+    key : str, from everything that the kernels depend on: graph digest, kind, options
+    make_kernels : () -> list of Kernel
+    """
+    with _lock:
+        known = _programs.get(key)
+        if known is None:
+            known = _programs[key] = _load(key, make_kernels)
+        return known
+
+
+def _load(key, make_kernels):
+    symbols = library_symbols()
+    stored = cache.read(_stamp(key))
+    if stored is not None:
+        try:
+            return Program(stored[1], stored[0], symbols)
+        except (CompileError, KeyError, TypeError, IndexError):
+            pass  # a damaged entry is rebuilt
+    kernels = make_kernels()
+    record = {"kernels": [
+        {"name": k.name, "work_size": k.work_size, "dtype": k.dtype,
+         "arguments": [[a.name, a.size, a.dtype, a.written, list(a.shape)] for a in k.arguments]}
+        for k in kernels
+    ]}  # fmt: skip
+    code = object_code(print_llvm(kernels, cpu_target()))
+    cache.write(_stamp(key), record, code)
+    return Program(code, record, symbols)
+
+
+def _stamp(key):
+    """The key with what machine code depends on beside the graph."""
+    return f"{key} {cpu_description()} {cache.odec_fingerprint()}"
+
+
+def library_symbols():
+    """Addresses that generated code may refer to."""
+    return {}

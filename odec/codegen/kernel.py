@@ -1,0 +1,155 @@
+"""Kernels: lists of five kinds of statement over named buffers.
+
+A kernel reads and writes flat row-major buffers. Locals are scalars of a dtype. The printers turn
+a kernel into readable Python or LLVM IR; they are the only readers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from odec.graph.op import Op
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A position in a buffer: offset + sum of stride * loop variable, then through a table if there is one."""
+
+    offset: int = 0
+    terms: tuple[tuple[str, int], ...] = ()
+    table: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a buffer."""
+
+    buffer: str
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A scalar that is assigned once."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    value: Any
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """target = op(*args), or target = args[0] where op is None."""
+
+    target: Local | Element
+    op: Op | None
+    args: tuple
+    params: dict = field(default_factory=dict)
+    line: tuple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """body for index = 0 .. extent - 1; `vector` asks for vector lanes along the index."""
+
+    index: str
+    extent: int
+    body: list
+    vector: bool = False
+    line: tuple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate:
+    """A buffer of `size` elements from the workspace, at `offset` in it."""
+
+    buffer: str
+    size: int
+    offset: int
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """function(*args): a library routine or another kernel; args are buffers at offsets and integers."""
+
+    function: str
+    args: tuple
+    line: tuple | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A buffer of the signature: `size` elements of `dtype`, written by the kernel or only read."""
+
+    name: str
+    size: int
+    dtype: str
+    written: bool = False
+    shape: tuple = ()
+
+    def check(self, array, kernel):
+        """TypeError or ValueError where an array cannot stand for this buffer."""
+        if not isinstance(array, np.ndarray) or array.dtype != self.dtype or not array.flags.c_contiguous:
+            found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"{kernel}: {self.name} must be a contiguous {self.dtype} array, not {found}")
+        if array.size != self.size or (self.written and not array.flags.writeable):
+            raise ValueError(f"{kernel}: {self.name} needs {self.size} writable elements, not {array.size}")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """name(*arguments[, work]): `tables` are constant buffers, `work_size` elements of scratch `dtype`."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    body: list
+    dtype: str
+    tables: dict = field(default_factory=dict)
+    work_size: int = 0
+    callees: tuple = ()
+
+
+class Names:
+    """Names that collide neither with each other nor with words that mean something in the text."""
+
+    def __init__(self, reserved):
+        self._taken = set(reserved)
+        self._next: dict[str, int] = {}
+
+    def new(self, wish):
+        """`wish` itself if it is free, else with a number after it."""
+        wish = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in wish) or "v"
+        if wish[0].isdigit() or wish.startswith("__"):
+            wish = f"v{wish}"
+        if wish not in self._taken:
+            self._taken.add(wish)
+            return wish
+        number = self._next.get(wish, 2)
+        while f"{wish}_{number}" in self._taken:
+            number += 1
+        self._next[wish] = number + 1
+        self._taken.add(f"{wish}_{number}")
+        return f"{wish}_{number}"
+
+    def temporary(self):
+        """A name for a value that the user gave none: _1, _2, ..."""
+        number = self._next.get("", 1)
+        while f"_{number}" in self._taken:
+            number += 1
+        self._next[""] = number + 1
+        self._taken.add(f"_{number}")
+        return f"_{number}"

@@ -1,0 +1,28 @@
+"""The choice of a layout, and the kernel of a Function in it."""
+
+from __future__ import annotations
+
+from odec.codegen.lower_scalar import lower_scalar
+from odec.errors import ArgumentError, nearest
+from odec.transforms.scalar import operation_count
+
+STRAIGHT_LINE = 5_000  # scalar operations and outputs up to which straight-line code pays
+LAYOUTS = ("auto", "scalar", "array")
+
+
+def lower(function, name, layout="auto"):
+    """The kernel of a Function: straight-line for small graphs, loops over buffers for large ones."""
+    if layout not in LAYOUTS:
+        raise ArgumentError(f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}.")
+    if layout == "array" or (layout == "auto" and not is_small(function)):
+        from odec.codegen.lower_array import lower_array
+
+        return lower_array(function, name)
+    return lower_scalar(function, name)
+
+
+def is_small(function):
+    """Whether the scalar layout suits a graph."""
+    calls = any(n.op.name == "call" for n in function.nodes)
+    elements = sum(n.size for n in (*function.inputs.values(), *function.outputs.values()))
+    return not calls and operation_count(function) + elements // 4 <= STRAIGHT_LINE

@@ -1,0 +1,364 @@
+"""Kernels as LLVM IR.
+
+One emitter serves every value type: with `lanes` above 1 each buffer holds vectors (one trajectory
+a lane) and every scalar becomes a vector; inside a `vector` loop the same statements run on several
+neighbouring elements at once.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from odec.codegen.kernel import Allocate, Assign, Call, Element, Literal, Local, Loop, Return
+from odec.graph.trace import place
+
+TYPES = {"float64": "double", "float32": "float", "bool": "i1", "int32": "i32"}
+BITS = {"float64": "f64", "float32": "f32"}
+BYTES = {"float64": 8, "float32": 4, "int32": 4}
+PURE = "nounwind willreturn memory(none)"
+MATRIX_LAYOUT = 101  # CblasRowMajor
+
+
+class Value(NamedTuple):
+    text: str
+    dtype: str
+    lanes: int
+
+
+def type_text(dtype, lanes):
+    return TYPES[dtype] if lanes == 1 else f"<{lanes} x {TYPES[dtype]}>"
+
+
+def print_llvm(kernels, target, lanes=1):
+    """An LLVM module that defines the kernels, with what they call."""
+    module = _Module(target)
+    for kernel in kernels:
+        module.define(kernel, lanes)
+    return module.text()
+
+
+class _Module:
+    def __init__(self, target):
+        self.target = target
+        self.definitions, self.globals = [], []
+        self.declarations: dict[str, str] = {}
+        self.defined: set[str] = set()
+
+    def define(self, kernel, lanes):
+        if kernel.name in self.defined:
+            return
+        self.defined.add(kernel.name)
+        for callee in kernel.callees:
+            self.define(callee, lanes)
+        self.definitions.append(_Emitter(self, kernel, lanes).function_text())
+
+    def declare(self, name, signature):
+        self.declarations[name] = f"declare {signature}"
+
+    def text(self):
+        parts = [*self.globals, *self.declarations.values(), *self.definitions]
+        return "\n".join(parts) + "\n"
+
+
+def table_text(name, array):
+    """A constant buffer as a private global."""
+    dtype = {"f8": "float64", "f4": "float32", "i4": "int32"}[array.dtype.str[1:]]
+    if array.size > 64:
+        data = "".join(f"\\{byte:02X}" for byte in array.tobytes())
+        kind = f"[{array.nbytes} x i8]"
+        return f'@{name} = private unnamed_addr constant {kind} c"{data}", align 64'
+    items = ", ".join(f"{TYPES[dtype]} {literal_text(v, dtype)}" for v in array.flat)
+    return f"@{name} = private unnamed_addr constant [{array.size} x {TYPES[dtype]}] [{items}], align 64"
+
+
+def literal_text(value, dtype):
+    if dtype == "bool":
+        return "true" if value else "false"
+    if dtype == "int32":
+        return str(int(value))
+    value = float(np.float32(value)) if dtype == "float32" else float(value)
+    return "0x" + struct.pack(">d", value).hex().upper()
+
+
+class _Emitter:
+    """Writes the body of one kernel; the emission rules of ops call its methods."""
+
+    def __init__(self, module, kernel, lanes):
+        self.module, self.kernel = module, kernel
+        self.wide = lanes  # lanes of every buffer: trajectories side by side
+        self.lanes = lanes  # lanes of the values being computed now
+        self.vector_index = None  # the loop variable along which lanes run, in a vector loop
+        self.lines: list[str] = []
+        self.values: dict[str, Value] = {}
+        self.buffers = {a.name: (f"%{a.name}", a.dtype) for a in kernel.arguments}
+        self.count = 0
+        self.block = "entry"
+        self.line = None
+        for name, array in kernel.tables.items():
+            label = f"{kernel.name}.{name}"
+            module.globals.append(table_text(label, array))
+            dtype = {"f8": "float64", "f4": "float32", "i4": "int32"}[array.dtype.str[1:]]
+            self.buffers[name] = (f"@{label}", dtype)
+
+    def function_text(self):
+        self.statements(self.kernel.body)
+        written = {a.name: a.written for a in self.kernel.arguments}
+        arguments = [f"ptr noalias {'' if w else 'readonly '}%{name}" for name, w in written.items()]
+        arguments.append("ptr noalias %work")  # always there: every kernel of a kind has one signature
+        head = f"define void @{self.kernel.name}({', '.join(arguments)}) nounwind {{\nentry:\n"
+        return head + "\n".join(self.lines) + "\n}"
+
+    # ---- statements
+
+    def statements(self, body):
+        for s in body:
+            line = getattr(s, "line", None)
+            if line is not None and line != self.line:
+                self.line = line
+                self.lines.append(f"  ; {place(line)}")
+            if isinstance(s, Assign):
+                self.assign(s)
+            elif isinstance(s, Loop):
+                self.vector_loop(s) if s.vector and self.wide == 1 else self.loop(s.index, 0, s.extent, 1, s.body)
+            elif isinstance(s, Allocate):
+                self.allocate(s)
+            elif isinstance(s, Call):
+                self.call(s)
+            elif isinstance(s, Return):
+                self.lines.append("  ret void")
+            else:
+                raise TypeError(f"unknown statement {s!r}")
+
+    def assign(self, s):
+        args = [self.operand(a) for a in s.args]
+        value = args[0] if s.op is None else s.op.llvm(self, *args, **s.params)
+        if isinstance(s.target, Local):
+            self.values[s.target.name] = value
+        else:
+            self.store(s.target, value)
+
+    def allocate(self, s):
+        pointer = self.fresh()
+        self.lines.append(f"  {pointer} = getelementptr inbounds {type_text(s.dtype, self.wide)}, ptr %work, i64 {s.offset}")
+        self.buffers[s.buffer] = (pointer, s.dtype)
+
+    def loop(self, index, start, stop, step, body):
+        label = f"loop{self._number()}"
+        before, variable = self.block, f"%{index}.{label}"
+        self.lines += [
+            f"  br label %{label}", f"{label}:",
+            f"  {variable} = phi i64 [ {start}, %{before} ], [ {variable}.next, %{label}.end ]",
+        ]  # fmt: skip
+        self.block = label
+        shadowed = self.values.get(index)
+        self.values[index] = Value(variable, "int64", 1)
+        self.statements(body)
+        self.lines += [
+            f"  br label %{label}.end", f"{label}.end:",
+            f"  {variable}.next = add nuw nsw i64 {variable}, {step}",
+            f"  {variable}.more = icmp ult i64 {variable}.next, {stop}",
+            f"  br i1 {variable}.more, label %{label}, label %{label}.exit", f"{label}.exit:",
+        ]  # fmt: skip
+        self.block = f"{label}.exit"
+        if shadowed is not None:
+            self.values[index] = shadowed
+
+    def vector_loop(self, s):
+        """Whole vectors first, then the rest one by one through the same vector functions, so that
+        an element's value does not depend on where it stands."""
+        lanes = self.module.target.lanes[self.kernel.dtype]
+        whole = s.extent - s.extent % lanes
+        if whole:
+            self.lanes, self.vector_index = lanes, s.index
+            self.loop(s.index, 0, whole, lanes, s.body)
+            self.lanes, self.vector_index = 1, None
+        if whole < s.extent:
+            self.loop(s.index, whole, s.extent, 1, s.body)
+
+    def call(self, s):
+        if s.function in ("gemm",):
+            self.gemm(*s.args)
+            return
+        args = ", ".join(f"ptr {self.address(a)}" if isinstance(a, Element) else f"i64 {a}" for a in s.args)
+        if s.function not in self.module.defined:
+            kinds = ", ".join("ptr" if isinstance(a, Element) else "i64" for a in s.args)
+            self.module.declare(s.function, f"void @{s.function}({kinds}) nounwind")
+        self.lines.append(f"  call void @{s.function}({args})")
+
+    def gemm(self, flip_a, flip_b, m, n, k, a, lda, b, ldb, c, ldc):
+        """C = op(A) op(B) by CBLAS, row-major."""
+        name, number = ("odec_dgemm", "double") if self.kernel.dtype == "float64" else ("odec_sgemm", "float")
+        self.module.declare(
+            name, f"void @{name}(i32, i32, i32, i64, i64, i64, {number}, ptr, i64, ptr, i64, {number}, ptr, i64) nounwind"
+        )
+        one, zero = (literal_text(v, self.kernel.dtype) for v in (1.0, 0.0))
+        flags = ", ".join(f"i32 {112 if flip else 111}" for flip in (flip_a, flip_b))
+        a, b, c = (self.address(x) for x in (a, b, c))
+        self.lines.append(
+            f"  call void @{name}(i32 {MATRIX_LAYOUT}, {flags}, i64 {m}, i64 {n}, i64 {k}, {number} {one}, "
+            f"ptr {a}, i64 {lda}, ptr {b}, i64 {ldb}, {number} {zero}, ptr {c}, i64 {ldc})"
+        )
+
+    # ---- memory
+
+    def position(self, index):
+        """An index as the text of an i64."""
+        total = None
+        for name, stride in index.terms:
+            variable = self.values[name].text
+            term = variable if stride == 1 else self.raw(f"mul nsw i64 {variable}, {stride}")
+            total = term if total is None else self.raw(f"add nsw i64 {total}, {term}")
+        if total is None:
+            total = str(index.offset)
+        elif index.offset:
+            total = self.raw(f"add nsw i64 {total}, {index.offset}")
+        if index.table is None:
+            return total
+        pointer = self.raw(f"getelementptr inbounds i32, ptr {self.buffers[index.table][0]}, i64 {total}")
+        return self.raw(f"sext i32 {self.raw(f'load i32, ptr {pointer}, align 4')} to i64")
+
+    def address(self, element):
+        pointer, dtype = self.buffers[element.buffer]
+        at = self.position(element.index)
+        if at == "0":
+            return pointer
+        return self.raw(f"getelementptr inbounds {type_text(dtype, self.wide)}, ptr {pointer}, i64 {at}")
+
+    def stride(self, element):
+        """How far apart neighbouring lanes of an element are: 0, 1, another number, or None for a table."""
+        if self.vector_index is None:
+            return 1 if self.wide > 1 else 0
+        stride = dict(element.index.terms).get(self.vector_index, 0)
+        return None if element.index.table and stride else stride
+
+    def load(self, element):
+        dtype = self.buffers[element.buffer][1]
+        stride = self.stride(element)
+        if self.lanes == 1 or stride in (0, 1):
+            lanes = self.lanes if stride == 1 else 1
+            text = self.raw(f"load {type_text(dtype, lanes)}, ptr {self.address(element)}, align {BYTES[dtype]}")
+            return Value(text, dtype, lanes)
+        return self.gather(element, dtype)
+
+    def gather(self, element, dtype):
+        kind, base, result = type_text(dtype, self.lanes), self.values[self.vector_index], "poison"
+        for lane in range(self.lanes):
+            moved = self.raw(f"add nuw nsw i64 {base.text}, {lane}")
+            self.values[self.vector_index] = Value(moved, "int64", 1)
+            item = self.raw(f"load {TYPES[dtype]}, ptr {self.address(element)}, align {BYTES[dtype]}")
+            result = self.raw(f"insertelement {kind} {result}, {TYPES[dtype]} {item}, i64 {lane}")
+        self.values[self.vector_index] = base
+        return Value(result, dtype, self.lanes)
+
+    def store(self, element, value):
+        value = self.fit(value) if self.stride(element) == 1 else value
+        dtype = self.buffers[element.buffer][1]
+        kind = type_text(dtype, value.lanes)
+        self.lines.append(f"  store {kind} {value.text}, ptr {self.address(element)}, align {BYTES[dtype]}")
+
+    # ---- values
+
+    def _number(self):
+        self.count += 1
+        return self.count
+
+    def fresh(self):
+        return f"%.{self._number()}"
+
+    def raw(self, text):
+        name = self.fresh()
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def operand(self, a):
+        if isinstance(a, Element):
+            return self.load(a)
+        if isinstance(a, Literal):
+            return Value(literal_text(a.value, a.dtype), a.dtype, 0)  # lanes 0: fits any width
+        return self.values[a.name]
+
+    def fit(self, value, lanes=None):
+        """The value in all lanes being computed."""
+        lanes = self.lanes if lanes is None else lanes
+        if value.lanes == lanes:
+            return value
+        if value.lanes == 0:
+            text = value.text if lanes == 1 else f"splat ({TYPES[value.dtype]} {value.text})"
+            return Value(text, value.dtype, lanes)
+        kind = type_text(value.dtype, lanes)
+        first = self.raw(f"insertelement {kind} poison, {TYPES[value.dtype]} {value.text}, i64 0")
+        text = self.raw(f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer")
+        return Value(text, value.dtype, lanes)
+
+    def literal(self, value):
+        return Value(literal_text(value, self.kernel.dtype), self.kernel.dtype, 0)
+
+    def widened(self, args):
+        """The arguments in a common width: 1 only if all are scalars."""
+        lanes = max(1, *(a.lanes for a in args))
+        return [self.fit(a, lanes) for a in args], lanes
+
+    def instruction(self, opcode, *args):
+        args, lanes = self.widened(args)
+        kind = type_text(args[0].dtype, lanes)
+        text = self.raw(f"{opcode} contract {kind} {', '.join(a.text for a in args)}")
+        return Value(text, args[0].dtype, lanes)
+
+    def compare(self, predicate, *args):
+        args, lanes = self.widened(args)
+        kind = type_text(args[0].dtype, lanes)
+        return Value(self.raw(f"fcmp {predicate} {kind} {args[0].text}, {args[1].text}"), "bool", lanes)
+
+    def select(self, condition, x, y):
+        (condition, x, y), lanes = self.widened((condition, x, y))
+        kind = type_text(x.dtype, lanes)
+        text = self.raw(
+            f"select {type_text('bool', lanes)} {condition.text}, {kind} {x.text}, {kind} {y.text}"
+        )
+        return Value(text, x.dtype, lanes)
+
+    def logical(self, opcode, *args):
+        if opcode == "not":
+            opcode, args = "xor", (*args, Value("true", "bool", 0))
+        args, lanes = self.widened(args)
+        return Value(self.raw(f"{opcode} {type_text('bool', lanes)} {args[0].text}, {args[1].text}"), "bool", lanes)
+
+    def cast(self, x, dtype):
+        if x.dtype == dtype:
+            return x
+        (x,), lanes = self.widened((x,))
+        opcode = "fptrunc" if dtype == "float32" else "fpext"
+        text = self.raw(f"{opcode} {type_text(x.dtype, lanes)} {x.text} to {type_text(dtype, lanes)}")
+        return Value(text, dtype, lanes)
+
+    def intrinsic(self, name, *args):
+        args, lanes = self.widened(args)
+        dtype = args[0].dtype
+        suffix = BITS[dtype] if lanes == 1 else f"v{lanes}{BITS[dtype]}"
+        return self.invoke(f"llvm.{name}.{suffix}", dtype, lanes, args)
+
+    def function(self, name, *args):
+        """A mathematical function from the target's table; lane by lane where it has no vector form."""
+        args, lanes = self.widened(args)
+        dtype = args[0].dtype
+        symbol = self.module.target.symbol(name, dtype, lanes)
+        if symbol is not None:
+            return self.invoke(symbol, dtype, lanes, args)
+        kind, result = type_text(dtype, lanes), "poison"
+        for lane in range(lanes):
+            parts = [Value(self.raw(f"extractelement {kind} {a.text}, i64 {lane}"), dtype, 1) for a in args]
+            item = self.function(name, *parts)
+            result = self.raw(f"insertelement {kind} {result}, {TYPES[dtype]} {item.text}, i64 {lane}")
+        return Value(result, dtype, lanes)
+
+    def invoke(self, symbol, dtype, lanes, args):
+        kind = type_text(dtype, lanes)
+        self.module.declare(symbol, f"{kind} @{symbol}({', '.join([kind] * len(args))}) {PURE}")
+        text = self.raw(f"call contract {kind} @{symbol}({', '.join(f'{kind} {a.text}' for a in args)})")
+        return Value(text, dtype, lanes)
+
+
+__all__ = ["TYPES", "print_llvm"]

@@ -1,0 +1,67 @@
+"""Where code runs: value types and the table of mathematical functions of each target."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import sys
+from dataclasses import dataclass, field
+
+LIBM = {
+    name: name
+    for name in ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh",
+                 "cbrt", "hypot", "erf", "pow")
+} | {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arctan2": "atan2", "arcsinh": "asinh", "arccosh": "acosh",
+    "arctanh": "atanh",
+}  # fmt: skip
+
+# What glibc's libmvec has for 4 doubles or 8 floats in 32-byte registers, to 4 ulp (glibc manual, 19.7).
+LIBMVEC = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "cbrt",
+           "hypot", "erf", "pow", "arcsin", "arccos", "arctan", "arctan2", "arcsinh", "arccosh", "arctanh")  # fmt: skip
+TWO_ARGUMENTS = ("hypot", "pow", "arctan2")
+
+
+@dataclass(frozen=True)
+class Target:
+    """`lanes` is the width of vector loops by dtype; `symbol` gives the library function for a width."""
+
+    name: str
+    lanes: dict = field(default_factory=lambda: {"float64": 1, "float32": 1})
+    libraries: tuple = ()
+
+    def symbol(self, function, dtype, lanes):
+        """The symbol of a mathematical function for vectors of `lanes`, or None."""
+        single = "f" if dtype == "float32" else ""
+        if lanes == 1:
+            return LIBM[function] + single
+        wide = lanes * (4 if single else 8) == 32
+        if self.libraries and wide and function in LIBMVEC:
+            return f"_ZGVdN{lanes}{'vv' if function in TWO_ARGUMENTS else 'v'}_{LIBM[function]}{single}"
+        return None
+
+
+@functools.cache
+def cpu_target():
+    """The machine we are on, with glibc's vector functions where they are."""
+    lanes = {"float64": 4, "float32": 8} if _has_avx2() else {"float64": 2, "float32": 4}
+    return Target("cpu", lanes, ("libmvec.so.1",) if _has_avx2() and _has_libmvec() else ())
+
+
+def _has_avx2():
+    import llvmlite.binding as llvm
+
+    return platform.machine() in ("x86_64", "AMD64") and bool(llvm.get_host_cpu_features().get("avx2"))
+
+
+def _has_libmvec():
+    """Whether glibc's vector library is here with all the functions above (2.35 and later)."""
+    import llvmlite.binding as llvm
+
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        llvm.load_library_permanently("libmvec.so.1")
+    except RuntimeError:
+        return False
+    return llvm.address_of_symbol("_ZGVdN4v_tanh") is not None

@@ -1,0 +1,191 @@
+"""Structures: nested tuples, lists, dicts, NamedTuples and dataclasses of arrays, and their flat form.
+
+A `Structure` is what is left of such a value when its leaves are taken out; it puts flat vectors
+back into the user's form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from odec.errors import ArgumentError, ShapeError
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An array (or number) of a shape, at `offset` in the flat vector."""
+
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self):
+        size = 1
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A container: `kind` is 'tuple', 'list', 'dict', 'namedtuple' or 'dataclass'."""
+
+    kind: str
+    keys: tuple
+    children: tuple
+    type: Any = None  # the class of a NamedTuple or dataclass
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The shape of a structured value; `size` numbers in all."""
+
+    root: Leaf | Branch
+    size: int
+
+    @property
+    def leaves(self):
+        """[(path, Leaf)], the path as text such as 'pendulum.length' or '[0]'."""
+        return list(_leaves(self.root, ""))
+
+    @property
+    def is_array(self):
+        """Whether the value is one array or number, not a container."""
+        return isinstance(self.root, Leaf)
+
+    def flatten(self, value, what, dtype=np.float64, out=None):
+        """`value` as one new contiguous vector (size,) of `dtype`; ShapeError where it does not fit."""
+        flat = np.empty(self.size, dtype) if out is None else out
+        _fill(self.root, value, flat, what, "")
+        return flat
+
+    def unflatten(self, flat, lead=()):
+        """A vector (*lead, size) in the user's form; its leaves are views of it."""
+        return _rebuild(self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape(*lead, *leaf.shape))
+
+    def map(self, function):
+        """The user's form with `function(leaf)` in place of each leaf."""
+        return _rebuild(self.root, function)
+
+    def describe(self):
+        """In words, for messages: 'shape (3,)' or 'a dict of x: (), v: (2,)'."""
+        return _describe(self.root)
+
+
+def structure_of(value, what):
+    """The Structure of a value; ArgumentError for what is not made of real numbers."""
+    position = [0]
+    root = _build(value, what, "", position, ())
+    return Structure(root, position[0])
+
+
+def _children(value):
+    """(kind, keys, values, class) of a container, or None for a leaf."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return "namedtuple", value._fields, tuple(value), type(value)
+    if isinstance(value, tuple):
+        return "tuple", tuple(range(len(value))), value, None
+    if isinstance(value, dict):
+        return "dict", tuple(value), tuple(value.values()), None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = tuple(f.name for f in dataclasses.fields(value))
+        return "dataclass", names, tuple(getattr(value, n) for n in names), type(value)
+    if isinstance(value, list):
+        return "list", tuple(range(len(value))), tuple(value), None
+    return None
+
+
+def _is_array_like(value):
+    """Whether a list is an array written out (numbers, in rows of equal length), not a container."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(np.ndim(v) == 0 and not _is_container(v) or (isinstance(v, list) and _is_array_like(v)) for v in value)
+
+
+def _is_container(value):
+    return isinstance(value, (tuple, dict)) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+def _array(value, what, path):
+    where = f"{what}{path}"
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(f"{where}: not an array ({error}); rows of equal length are needed.") from None
+    if array.dtype.kind == "c":
+        raise ArgumentError(f"{where}: complex values are not supported; pass real and imaginary parts as a structure.")
+    if array.dtype.kind not in "biuf":
+        raise ArgumentError(f"{where}: {type(value).__name__} is not a number or an array of numbers; use floats.")
+    return array
+
+
+def _build(value, what, path, position, seen):
+    parts = None if _is_array_like(value) else _children(value)
+    if parts is None:
+        array = _array(value, what, path)
+        leaf = Leaf(array.shape, position[0])
+        position[0] += leaf.size
+        return leaf
+    if id(value) in seen:
+        raise ArgumentError(f"{what}{path}: the structure contains itself; use a tree of arrays.")
+    kind, keys, values, cls = parts
+    children = tuple(
+        _build(v, what, path + _step(kind, k), position, (*seen, id(value))) for k, v in zip(keys, values, strict=True)
+    )
+    return Branch(kind, keys, children, cls)
+
+
+def _step(kind, key):
+    return f".{key}" if kind in ("namedtuple", "dataclass") else f"[{key!r}]"
+
+
+def _leaves(item, path):
+    if isinstance(item, Leaf):
+        yield path, item
+        return
+    for key, child in zip(item.keys, item.children, strict=True):
+        yield from _leaves(child, path + _step(item.kind, key))
+
+
+def _fill(item, value, flat, what, path):
+    if isinstance(item, Leaf):
+        array = _array(value, what, path)
+        if array.shape != item.shape:
+            raise ShapeError(
+                f"{what}{path} has shape {array.shape}, but the model is bound to {item.shape}; "
+                "pass that shape, or bind the model again."
+            )
+        flat[item.offset : item.offset + item.size] = array.reshape(-1)
+        return
+    parts = _children(value)
+    matches = parts is not None and len(parts[1]) == len(item.children) and set(parts[1]) == set(item.keys)
+    if parts is None or not matches or (parts[0] == "dict") != (item.kind == "dict") and item.type is not None:
+        found = "an array" if parts is None else f"{parts[0]} with {list(parts[1])}"
+        raise ShapeError(f"{what}{path} is {found}, but the model is bound to {_describe(item)}; pass that structure.")
+    by_key = dict(zip(parts[1], parts[2], strict=True))
+    for key, child in zip(item.keys, item.children, strict=True):
+        _fill(child, by_key[key], flat, what, path + _step(item.kind, key))
+
+
+def _rebuild(item, function):
+    if isinstance(item, Leaf):
+        return function(item)
+    values = [_rebuild(c, function) for c in item.children]
+    if item.kind == "tuple":
+        return tuple(values)
+    if item.kind == "list":
+        return values
+    if item.kind == "dict" or item.type is None:
+        return dict(zip(item.keys, values, strict=True))
+    return item.type(*values) if item.kind == "namedtuple" else item.type(**dict(zip(item.keys, values, strict=True)))
+
+
+def _describe(item):
+    if isinstance(item, Leaf):
+        return f"shape {item.shape}" if item.shape else "a number"
+    inside = ", ".join(f"{k}: {_describe(c)}" for k, c in zip(item.keys, item.children, strict=True))
+    return f"a {item.kind} of ({inside})"

@@ -1,0 +1,126 @@
+"""Comparisons, logic and selection."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from odec.graph.node import coerce, make, structural_zero
+from odec.graph.op import Op, traceable, zero
+from odec.ops.families import REAL, as_float, build_broadcast, elementwise, taylor_by_jvp
+
+
+def _comparison(name, symbol, predicate, ufunc, sympy):
+    return elementwise(
+        name, f"x {symbol} y", partials=zero, evaluate=ufunc, python=f"{{0}} {symbol} {{1}}",
+        llvm=lambda b, x, y: b.compare(predicate, x, y), sympy=sympy, domain=(REAL, REAL), numpy=(ufunc,),
+        result="bool",
+    )  # fmt: skip
+
+
+lt = _comparison("lt", "<", "olt", np.less, lambda sp, x, y: sp.Lt(x, y))
+le = _comparison("le", "<=", "ole", np.less_equal, lambda sp, x, y: sp.Le(x, y))
+gt = _comparison("gt", ">", "ogt", np.greater, lambda sp, x, y: sp.Gt(x, y))
+ge = _comparison("ge", ">=", "oge", np.greater_equal, lambda sp, x, y: sp.Ge(x, y))
+eq = _comparison("eq", "==", "oeq", np.equal, lambda sp, x, y: sp.Eq(x, y))
+ne = _comparison("ne", "!=", "une", np.not_equal, lambda sp, x, y: sp.Ne(x, y))
+
+
+def as_bool(node):
+    """A float node as the truth of `node != 0`; a boolean node as it is."""
+    return node if node.dtype == "bool" else ne(node, 0.0)
+
+
+def _build_logical(op, *args):
+    return build_broadcast(op, [as_bool(a) for a in coerce(args)])
+
+
+def _logical(name, doc, python, opcode, functions, sympy, arity=2):
+    return elementwise(
+        name, doc, partials=zero, evaluate=functions[0], python=python,
+        llvm=lambda b, *args: b.logical(opcode, *args), sympy=sympy, domain=(REAL,) * arity, numpy=functions,
+        result="bool", build=_build_logical,
+    )  # fmt: skip
+
+
+logical_and = _logical("and", "both", "{0} and {1}", "and", (np.logical_and, np.bitwise_and), lambda sp, x, y: sp.And(x, y))
+logical_or = _logical("or", "either", "{0} or {1}", "or", (np.logical_or, np.bitwise_or), lambda sp, x, y: sp.Or(x, y))
+logical_xor = _logical("xor", "one but not both", "{0} != {1}", "xor", (np.logical_xor, np.bitwise_xor), lambda sp, x, y: sp.Xor(x, y))
+logical_not = _logical("not", "the opposite", "not {0}", "not", (np.logical_not, np.invert), lambda sp, x: sp.Not(x), arity=1)
+
+to_float = elementwise(
+    "to_float", "1 where true, 0 where false", partials=zero, evaluate=lambda x: np.asarray(x, float),
+    python="(1.0 if {0} else 0.0)", llvm=lambda b, x: b.select(x, b.literal(1.0), b.literal(0.0)),
+    sympy=lambda sp, x: sp.Piecewise((1, x), (0, True)), domain=(REAL,),
+    build=lambda op, x: make(op, [as_bool(x)]),
+)  # fmt: skip
+
+
+def _build_where(op, condition, x, y):
+    condition, x, y = coerce((condition, x, y))
+    return build_broadcast(op, [as_bool(condition), as_float(x), as_float(y)])
+
+
+def _where_jvp(node, tangents):
+    condition, x, y = node.inputs
+    _, dx, dy = tangents
+    if dx is None and dy is None:
+        return None
+    blank = structural_zero(node.dtype, node.shape)
+    return where(condition, blank if dx is None else dx, blank if dy is None else dy)
+
+
+def _where_vjp(node, g):
+    blank = structural_zero(node.dtype, node.shape)
+    return None, where(node.inputs[0], g, blank), where(node.inputs[0], blank, g)
+
+
+def _simplify_where(inputs, params):
+    condition, x, y = inputs
+    return x if x is y else None
+
+
+where = Op(
+    "where", "elementwise", "x where the condition holds, else y", shape=lt.shape,
+    dtype=lambda condition, x, y: x, evaluate=np.where, scalarise=np.where, build=_build_where, jvp=_where_jvp,
+    vjp=_where_vjp, taylor=taylor_by_jvp, simplify=_simplify_where, python="({1} if {0} else {2})",
+    llvm=lambda b, c, x, y: b.select(c, x, y), lower=None,
+    sympy=lambda sp, c, x, y: sp.Piecewise((x, c), (y, True)), domain=(REAL, REAL, REAL), numpy=(),
+)  # fmt: skip
+
+
+@traceable(np.where)
+def np_where(condition, x=None, y=None):
+    """np.where with three arguments: with one, the shape of the result would depend on values."""
+    if x is None or y is None:
+        raise TypeError("np.where with one argument returns as many indices as there are true values; give all three arguments")
+    return where(condition, x, y)
+
+
+@traceable(np.heaviside)
+def heaviside(x, h0):
+    """0 below zero, 1 above, h0 at zero; nan stays nan."""
+    x = coerce([x])[0]
+    return where(lt(x, 0.0), 0.0, where(eq(x, 0.0), h0, where(gt(x, 0.0), 1.0, x)))
+
+
+@traceable(np.clip)
+def clip(a, a_min=None, a_max=None, *, min=None, max=None):
+    from odec.ops.arithmetic import maximum, minimum
+
+    low, high = (a_min if min is None else min), (a_max if max is None else max)
+    a = a if low is None else maximum(a, low)
+    return a if high is None else minimum(a, high)
+
+
+@traceable(np.isfinite)
+def isfinite(x):
+    x = coerce([x])[0]
+    return eq(x - x, 0.0)
+
+
+@traceable(np.isnan)
+def isnan(x):
+    x = coerce([x])[0]
+    return ne(x, x)
+
+

@@ -1,0 +1,185 @@
+"""Families of ops: from the least an author must say to a complete record.
+
+Taylor coefficients are normalised, v_k = v^(k)/k!. For v = f(u) the elementwise family uses
+k v_k = sum_{j=1..k} j (df/du)_{k-j} u_j, where df/du is itself a node [griewank2008, ch. 13].
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numpy as np
+
+from odec.errors import ShapeError
+from odec.graph.node import Node, coerce, constant, make, structural_zero
+from odec.graph.op import OPS, Op, zero
+
+REAL = (-3.0, 3.0)
+POSITIVE = (0.2, 3.0)
+NONZERO = (0.3, 3.0)
+
+
+def total(terms):
+    """Sum of the terms that are not None (zero); None when all are."""
+    present = [t for t in terms if t is not None]
+    return functools.reduce(operator.add, present) if present else None
+
+
+def broadcast_to(node, shape):
+    return node if node.shape == tuple(shape) else OPS["broadcast"](node, shape=tuple(shape))
+
+
+# ---- elementwise ------------------------------------------------------------------------------
+
+
+def elementwise(name, doc, *, partials, evaluate, python, llvm, sympy, domain, numpy=(), simplify=None,
+                taylor=None, result="float", build=None):  # fmt: skip
+    """The record of an op that acts on each element by itself.
+
+    partials : one function (*inputs, v) -> node a number or None for each argument; or `zero`
+    """
+
+    def jvp(node, tangents):
+        if partials is zero:
+            return None
+        return total(
+            _times(partial(*node.inputs, node), tangent)
+            for partial, tangent in zip(partials, tangents, strict=True)
+            if tangent is not None
+        )
+
+    def vjp(node, cotangent):
+        if partials is zero:
+            return (None,) * len(node.inputs)
+        return tuple(
+            None if i.dtype == "bool" else _times(partial(*node.inputs, node), cotangent)
+            for partial, i in zip(partials, node.inputs, strict=True)
+        )
+
+    def dtype(*dtypes):
+        return "bool" if result == "bool" else next((d for d in dtypes if d != "bool"), "float64")
+
+    return Op(
+        name, "elementwise", doc, shape=_same_shape, dtype=dtype, evaluate=evaluate, scalarise=evaluate,
+        build=build or build_elementwise, jvp=jvp, vjp=vjp,
+        taylor=zero if partials is zero else taylor or functools.partial(taylor_by_partials, partials),
+        simplify=simplify, python=python, llvm=llvm, lower=None, sympy=sympy, domain=domain, numpy=numpy,
+    )  # fmt: skip
+
+
+def _times(partial, tangent):
+    return None if partial is None else partial * tangent
+
+
+def _same_shape(*shapes, **params):
+    return shapes[0]
+
+
+def build_elementwise(op, *args):
+    nodes = [as_float(a) for a in coerce(args)]
+    return build_broadcast(op, nodes)
+
+
+def build_broadcast(op, nodes):
+    """op(*nodes) after NumPy broadcasting of their shapes."""
+    shape = nodes[0].shape
+    if any(n.shape != shape for n in nodes):
+        try:
+            shape = np.broadcast_shapes(*(n.shape for n in nodes))
+        except ValueError:
+            shapes = " and ".join(str(n.shape) for n in nodes)
+            raise ShapeError(f"{op.name}: shapes {shapes} cannot be broadcast together") from None
+        nodes = [broadcast_to(n, shape) for n in nodes]
+    return make(op, nodes)
+
+
+def as_float(node):
+    """A boolean node as 0 and 1; any other node as it is."""
+    return OPS["to_float"](node) if node.dtype == "bool" else node
+
+
+def taylor_by_partials(partials, node, series, k):
+    """v_k = sum_i sum_{j=1..k} (j/k) (partial_i)_{k-j} (u_i)_j."""
+    terms = []
+    for partial, argument in zip(partials, node.inputs, strict=True):
+        if argument.dtype == "bool" or series.is_constant(argument):
+            continue
+        slope = partial(*node.inputs, node)
+        if slope is None:
+            continue
+        if not isinstance(slope, Node):
+            slope = constant(slope, node.dtype, node.shape)
+        for j in range(1, k + 1):
+            a, u = series(slope, k - j), series(argument, j)
+            if a is not None and u is not None:
+                terms.append(a * u if j == k else (j / k) * (a * u))
+    return total(terms)
+
+
+# ---- linear, bilinear, piecewise linear ---------------------------------------------------------
+
+
+def linear(name, doc, *, shape, evaluate, transpose, lower, sympy="a rearrangement", scalarise=None, build=None,
+           numpy=(), simplify=None, domain=(REAL,), dtype=None):  # fmt: skip
+    """The record of an op that is linear in all its inputs together.
+
+    transpose : (node, cotangent) -> one cotangent for each input
+    """
+
+    def apply(node, parts):
+        if all(p is None for p in parts):
+            return None
+        filled = [structural_zero(i.dtype, i.shape) if p is None else p for p, i in zip(parts, node.inputs, strict=True)]
+        return make(node.op, filled, **node.params)
+
+    return Op(
+        name, "linear", doc, shape=shape, dtype=dtype or (lambda first, *rest: first), evaluate=evaluate,
+        scalarise=scalarise or evaluate, build=build or _build_plain, jvp=apply, vjp=transpose,
+        taylor=lambda node, series, k: apply(node, [series(i, k) for i in node.inputs]), simplify=simplify,
+        python=None, llvm=None, lower=lower, sympy=sympy, domain=domain, numpy=numpy,
+    )  # fmt: skip
+
+
+def _build_plain(op, *args, **params):
+    return make(op, coerce(args), **params)
+
+
+def product_rules(transposes):
+    """jvp, vjp and taylor of an op that is linear in each of its two inputs."""
+
+    def jvp(node, tangents):
+        (a, b), (da, db) = node.inputs, tangents
+        left = None if da is None else make(node.op, [da, b], **node.params)
+        right = None if db is None else make(node.op, [a, db], **node.params)
+        return total([left, right])
+
+    def vjp(node, cotangent):
+        return tuple(transpose(*node.inputs, cotangent) for transpose in transposes)
+
+    def taylor(node, series, k):
+        a, b = node.inputs
+        pairs = [(series(a, j), series(b, k - j)) for j in range(k + 1)]
+        return total(make(node.op, [u, v], **node.params) for u, v in pairs if u is not None and v is not None)
+
+    return {"jvp": jvp, "vjp": vjp, "taylor": taylor}
+
+
+def taylor_by_jvp(node, series, k):
+    """v_k of a piecewise linear op: the linear map at u_0 applied to u_k."""
+    return node.op.jvp(node, [None if i.dtype == "bool" else series(i, k) for i in node.inputs])
+
+
+# ---- emission of elementwise ops ----------------------------------------------------------------
+
+
+def instruction(opcode):
+    return lambda b, *args: b.instruction(opcode, *args)
+
+
+def intrinsic(name):
+    return lambda b, *args: b.intrinsic(name, *args)
+
+
+def function(name):
+    return lambda b, *args: b.function(name, *args)

@@ -1,0 +1,180 @@
+"""Matrix products, linear systems, determinants."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from odec.graph.node import coerce, constant, is_structural_zero, make, structural_zero
+from odec.graph.op import OPS, Op, traceable
+from odec.ops.comparison import gt, where
+from odec.ops.families import REAL, as_float, broadcast_to, product_rules, total
+from odec.ops.structure import reshape, slice_, transpose
+
+
+def flipped(x):
+    """The last two axes exchanged."""
+    axes = tuple(range(x.ndim))
+    return transpose(x, axes=(*axes[:-2], axes[-1], axes[-2]))
+
+
+def _build(op, *args):
+    return make(op, coerce(args))
+
+
+def _simplify_matmul(inputs, params):
+    a, b = inputs
+    shape = (*a.shape[:-1], b.shape[-1])
+    return structural_zero(a.dtype, shape) if is_structural_zero(a) or is_structural_zero(b) else None
+
+
+matmul = Op(
+    "matmul", "bilinear", "matrix product over the last two axes, earlier axes alike",
+    shape=lambda a, b: (*a[:-1], b[-1]), dtype=lambda a, b: a, evaluate=np.matmul, scalarise=np.matmul, build=_build,
+    **product_rules((lambda a, b, g: matmul(g, flipped(b)), lambda a, b, g: matmul(flipped(a), g))),
+    simplify=_simplify_matmul, python=None, llvm=None, lower=lambda lowering, node: lowering.matmul(node),
+    sympy="sums of products", domain=(REAL, REAL),
+)  # fmt: skip
+
+
+# ---- linear systems ----------------------------------------------------------------------------------
+
+
+def _scalar(x, *place):
+    return reshape(slice_(x, starts=place, steps=(1,) * len(place), shape=(1,) * len(place)), shape=())
+
+
+def eliminate(a, b):
+    """Gaussian elimination with partial pivoting on rows of scalar nodes, in place; pivots are
+    chosen by selection, so the code is straight-line. Returns the sign of the permutation as a node."""
+    n, sign = len(a), 1.0
+    for k in range(n):
+        for r in range(k + 1, n):
+            larger = gt(OPS["abs"](a[r][k]), OPS["abs"](a[k][k]))
+            for row in (a, b):
+                for c in range(len(row[k])):
+                    if row is b or c >= k:
+                        row[k][c], row[r][c] = where(larger, row[r][c], row[k][c]), where(larger, row[k][c], row[r][c])
+            sign = where(larger, -1.0 * sign, sign)
+        for r in range(k + 1, n):
+            factor = a[r][k] / a[k][k]
+            for c in range(k + 1, n):
+                a[r][c] = a[r][c] - factor * a[k][c]
+            for c in range(len(b[r])):
+                b[r][c] = b[r][c] - factor * b[k][c]
+    return sign
+
+
+def _scalarise_solve(a, b):
+    a, x = a.tolist(), b.tolist()
+    eliminate(a, x)
+    n = len(a)
+    for c in range(len(x[0])):
+        for r in reversed(range(n)):
+            rest = x[r][c]
+            for j in range(r + 1, n):
+                rest = rest - a[r][j] * x[j][c]
+            x[r][c] = rest / a[r][r]
+    return _object_array(x, b.shape)
+
+
+def _object_array(values, shape):
+    result = np.empty(shape, object)
+    for place in np.ndindex(*shape):
+        item = values
+        for i in place:
+            item = item[i]
+        result[place] = item
+    return result
+
+
+def _solve_jvp(node, tangents):
+    (a, _), (da, db) = node.inputs, tangents
+    moved = None if da is None else -matmul(da, node)
+    right = total([db, moved])
+    return None if right is None else solve(a, right)
+
+
+def _solve_vjp(node, g):
+    w = solve(flipped(node.inputs[0]), g)
+    return -matmul(w, flipped(node)), w
+
+
+def _solve_taylor(node, series, k):
+    """A x = b: A_0 x_k = b_k - sum_{j=1..k} A_j x_{k-j}."""
+    a, b = node.inputs
+    pairs = [(series(a, j), series(node, k - j)) for j in range(1, k + 1)]
+    known = total(matmul(p, q) for p, q in pairs if p is not None and q is not None)
+    right = total([series(b, k), None if known is None else -known])
+    return None if right is None else solve(a, right)
+
+
+def _np_solve(a, b):
+    try:
+        return np.linalg.solve(a, b)
+    except np.linalg.LinAlgError:
+        return np.full(b.shape, np.nan)
+
+
+solve = Op(
+    "solve", "bilinear", "x with a x = b, for a matrix b", shape=lambda a, b: b, dtype=lambda a, b: a,
+    evaluate=_np_solve, scalarise=_scalarise_solve, build=_build, jvp=_solve_jvp, vjp=_solve_vjp,
+    taylor=_solve_taylor, simplify=None, python=None, llvm=None, lower=lambda lowering, node: lowering.solve(node),
+    sympy="found by elimination", domain=(REAL, REAL),
+)  # fmt: skip
+
+
+def identity(node):
+    return constant(np.eye(node.shape[-1]), node.dtype)
+
+
+def _det_slope(a, v):
+    """d det / dA = det(A) A^-T."""
+    return flipped(solve(a, identity(a))) * OPS["broadcast"](v, shape=a.shape)
+
+
+def _scalarise_det(a):
+    a = a.tolist()
+    result = eliminate(a, [[] for _ in a])
+    for k in range(len(a)):
+        result = result * a[k][k]
+    return np.asarray(result, object)
+
+
+def _det_taylor(node, series, k):
+    """k v_k = sum_j j <(d det / dA)_{k-j}, A_j>."""
+    (a,), terms = node.inputs, []
+    for j in range(1, k + 1):
+        slope, change = series(_det_slope(a, node), k - j), series(a, j)
+        if slope is not None and change is not None:
+            terms.append((j / k) * OPS["sum"](slope * change, axes=(0, 1)))
+    return total(terms)
+
+
+det = Op(
+    "det", "nonlinear", "determinant", shape=lambda a: (), dtype=lambda a: a, evaluate=np.linalg.det,
+    scalarise=_scalarise_det, build=_build,
+    jvp=lambda node, t: OPS["sum"](_det_slope(node.inputs[0], node) * t[0], axes=(0, 1)),
+    vjp=lambda node, g: (_det_slope(node.inputs[0], node) * OPS["broadcast"](g, shape=node.inputs[0].shape),),
+    taylor=_det_taylor, simplify=None, python=None, llvm=None, lower=lambda lowering, node: lowering.det(node),
+    sympy="found by elimination", domain=(REAL,),
+)  # fmt: skip
+
+
+# ---- NumPy's products ------------------------------------------------------------------------------------
+
+
+@traceable(np.matmul)
+def np_matmul(a, b):
+    """a @ b with NumPy's promotion of vectors and broadcasting of leading axes."""
+    a, b = (as_float(n) for n in coerce([a, b]))
+    if not a.ndim or not b.ndim:
+        raise ValueError("matmul: a scalar operand; use * instead")
+    left, right = a.ndim == 1, b.ndim == 1
+    a = reshape(a, shape=(1, *a.shape)) if left else a
+    b = reshape(b, shape=(*b.shape, 1)) if right else b
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: inner lengths differ, {a.shape[-1]} and {b.shape[-2]}")
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    product = matmul(broadcast_to(a, lead + a.shape[-2:]), broadcast_to(b, lead + b.shape[-2:]))
+    shape = product.shape[:-2] + product.shape[-2:-1] * (not left) + product.shape[-1:] * (not right)
+    return reshape(product, shape=shape)

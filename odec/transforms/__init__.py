@@ -1,0 +1,1 @@
+"""Graph -> graph: derivatives, Taylor coefficients, sparsity; each gives a Function again."""

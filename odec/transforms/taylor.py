@@ -1,0 +1,70 @@
+"""Taylor coefficients of the solution of dy/dt = f(t, y, p), unrolled into graph nodes.
+
+Coefficients are normalised: y(t + h) = sum_k y_k h^k, so (k+1) y_{k+1} = f_k, where f_k is the k-th
+coefficient of f along the solution [jorba2005].
+"""
+
+from __future__ import annotations
+
+from odec.graph.function import Function
+from odec.graph.node import CONSTANT, INPUT, constant, current_line, set_line, structural_zero
+from odec.ops.structure import concatenate, reshape
+
+
+class Series:
+    """Coefficients of nodes along a curve, found when asked for and kept; None is zero."""
+
+    def __init__(self, inputs):
+        self._inputs = inputs  # input node -> list of its coefficients
+        self._known = {}
+        self._constant = {}
+
+    def __call__(self, node, k):
+        """The k-th coefficient of a node along the curve."""
+        if node.op is INPUT:
+            coefficients = self._inputs.get(node, [node])
+            return coefficients[k] if k < len(coefficients) else None
+        if k == 0:
+            return node
+        if self.is_constant(node):
+            return None
+        key = (id(node), k)
+        if key not in self._known:
+            before = current_line()
+            set_line(node.line)
+            self._known[key] = (node.op.taylor(node, self, k), node)  # keeps the node, so its id stays its own
+            set_line(before)
+        return self._known[key][0]
+
+    def is_constant(self, node):
+        """Whether no input that moves along the curve reaches the node."""
+        known = self._constant.get(id(node))
+        if known is None:
+            if node.op is CONSTANT:
+                answer = True
+            elif node.op is INPUT:
+                answer = node not in self._inputs
+            else:
+                answer = all(self.is_constant(i) for i in node.inputs)
+            known = self._constant[id(node)] = (answer, node)
+        return known[0]
+
+
+def taylor(function, order, time="t", state="y"):
+    """Coefficients 0 .. order of the solution through (t, y), stacked: shape (order + 1, *y.shape).
+
+    function : Function (t: (), y: (n,), ...) -> (n,)
+    """
+    t, y = function.inputs[time], function.inputs[state]
+    (rate,) = function.outputs.values()
+    curve = {t: [t, constant(1.0, t.dtype)], y: [y]}
+    series = Series(curve)
+    # Coefficients are asked for in rising order, so that no recursion is deeper than the graph.
+    for k in range(order):
+        for node in function.nodes:
+            series(node, k)
+        part = series(rate, k)
+        zero = structural_zero(y.dtype, y.shape)
+        curve[y].append(zero if part is None else part * (1.0 / (k + 1)))
+    rows = [reshape(c, shape=(1, *y.shape)) for c in curve[y]]
+    return Function(f"{function.name}_taylor{order}", function.inputs, {"coefficients": concatenate(*rows, axis=0)})

@@ -1,0 +1,49 @@
+"""Reverse mode: products with the transposed Jacobian, J^T w."""
+
+from __future__ import annotations
+
+from odec.graph.function import Function
+from odec.graph.node import current_line, input_node, set_line, structural_zero
+
+
+def cotangents(nodes, seeds, wanted):
+    """{id(node): cotangent node} from the seeds (node -> cotangent) back to what `wanted` (inputs) need."""
+    needed = {id(n) for n in wanted}
+    for node in nodes:
+        if any(id(i) in needed for i in node.inputs):
+            needed.add(id(node))
+    result = {id(node): cotangent for node, cotangent in seeds}
+    before = current_line()
+    for node in reversed(nodes):
+        cotangent = result.get(id(node))
+        if cotangent is None or not node.inputs or id(node) not in needed:
+            continue
+        set_line(node.line)
+        for argument, part in zip(node.inputs, node.op.vjp(node, cotangent), strict=True):
+            if part is not None and id(argument) in needed:
+                known = result.get(id(argument))
+                total = part if known is None else known + part
+                result[id(argument)] = total
+                if argument.name and total.name is None:
+                    total.name = f"{argument.name}_bar"
+    set_line(before)
+    return result
+
+
+def vjp(function, wrt=None):
+    """J^T w as a Function of the inputs and of one cotangent `<output>_bar` for each output.
+
+    Outputs `<input>_bar` for each input in `wrt`, shaped like that input.
+    """
+    names = list(function.inputs) if wrt is None else list(wrt)
+    bars = {f"{n}_bar": input_node(f"{n}_bar", o.shape, o.dtype) for n, o in function.outputs.items()}
+    merged = {}
+    for output, bar in zip(function.outputs.values(), bars.values(), strict=True):  # one node may be several outputs
+        merged[id(output)] = (output, bar if id(output) not in merged else merged[id(output)][1] + bar)
+    found = cotangents(function.nodes, list(merged.values()), [function.inputs[n] for n in names])
+    outputs = {}
+    for name in names:
+        node = function.inputs[name]
+        bar = found.get(id(node))
+        outputs[f"{name}_bar"] = structural_zero(node.dtype, node.shape) if bar is None else bar
+    return Function(f"{function.name}_vjp", {**function.inputs, **bars}, outputs)
