@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 
 import numpy as np
 
-from odec.codegen.compile import program
-from odec.codegen.lower import lower
 from odec.errors import ArgumentError, ShapeError, TraceError, nearest
 from odec.graph.function import Function
 from odec.graph.node import coerce, input_node
 from odec.graph.op import OPS
-from odec.graph.structure import Leaf, structure_of
-from odec.graph.trace import Traced, TracedArray, call_model, unwrap, wrap
+from odec.graph.structure import Leaf, children_of, describe, step_text, structure_of
+from odec.graph.trace import call_model, unwrap, wrap
 from odec.ops.shaping import array
 from odec.ops.structure import concatenate, reshape, slice_
-from odec.transforms.jacobian import divergence, jacobian_values
-from odec.transforms.jvp import jvp
-from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
-from odec.transforms.taylor import taylor
-from odec.transforms.vjp import vjp
+from odec.system import System
 
 FLOATS = ("float64", "float32")
 
@@ -133,8 +126,6 @@ def _parameters(model, function):
 
 def _dtype(model, dtype, y0):
     if dtype is None:
-        leaves = []
-        structure_of(y0, f"{model}: y0").map(lambda leaf: leaves.append(leaf))
         return "float32" if _all_float32(y0) else "float64"
     name = np.dtype(dtype).name
     if name not in FLOATS:
@@ -215,8 +206,6 @@ def _flat_result(model, structure, result, dtype):
 
 
 def _collect(model, item, value, path, parts, dtype):
-    from odec.graph.structure import _children, _describe, _step
-
     if isinstance(item, Leaf):
         try:
             node = coerce([array(value)], dtype)[0]
@@ -231,29 +220,10 @@ def _collect(model, item, value, path, parts, dtype):
             )
         parts.append(node)
         return
-    found = _children(value)
+    found = children_of(value)
     if found is None or set(found[1]) != set(item.keys):
         what = type(value).__name__ if found is None else f"{found[0]} with {list(found[1])}"
-        raise ShapeError(f"{model} returned {what}, but y{path} is {_describe(item)}; dynamics must return dy/dt in the structure of y.")
+        raise ShapeError(f"{model} returned {what}, but y{path} is {describe(item)}; dynamics must return dy/dt in the structure of y.")
     by_key = dict(zip(found[1], found[2], strict=True))
     for key, child in zip(item.keys, item.children, strict=True):
-        _collect(model, child, by_key[key], path + _step(item.kind, key), parts, dtype)
-
-
-# ---- systems ----------------------------------------------------------------------------------------------
-
-
-class System:
-    """A model with shapes: its right-hand side as a graph, and what is derived from it."""
-
-    def __init__(self, name, graph, y_structure, p_structure, dtype, state=None):
-        self.name, self.graph, self.dtype, self.state = name, graph, dtype, state
-        self.y_structure, self.p_structure = y_structure, p_structure
-        self._programs = {}
-        self._patterns = {}
-
-    def __repr__(self):
-        return f"<odec system {self.name}: y {self.y_structure.describe()}, params {self.p_structure.describe()}, {self.dtype}>"
-
-
-__all__ = ["Model", "System", "Traced", "TracedArray", "divergence", "dynamics", "json", "lower", "program"]
+        _collect(model, child, by_key[key], path + step_text(item.kind, key), parts, dtype)

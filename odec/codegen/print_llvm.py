@@ -46,6 +46,7 @@ class _Module:
         self.definitions, self.globals = [], []
         self.declarations: dict[str, str] = {}
         self.defined: set[str] = set()
+        self.tables: dict[tuple, str] = {}
 
     def define(self, kernel, lanes):
         if kernel.name in self.defined:
@@ -57,6 +58,14 @@ class _Module:
 
     def declare(self, name, signature):
         self.declarations[name] = f"declare {signature}"
+
+    def table(self, values, dtype):
+        """The name of a constant table of numbers."""
+        name = self.tables.get((values, dtype))
+        if name is None:
+            name = self.tables[values, dtype] = f"table.{len(self.tables)}"
+            self.globals.append(table_text(name, np.asarray(values, dtype)))
+        return name
 
     def text(self):
         parts = [*self.globals, *self.declarations.values(), *self.definitions]
@@ -353,6 +362,34 @@ class _Emitter:
             item = self.function(name, *parts)
             result = self.raw(f"insertelement {kind} {result}, {TYPES[dtype]} {item.text}, i64 {lane}")
         return Value(result, dtype, lanes)
+
+    def pieces(self, x, edges, values):
+        """values[number of edges <= x], from constant tables, lane by lane: log2(n) loads, no branch."""
+        x = self.fit(x, max(1, x.lanes))
+        kind, tables = type_text(x.dtype, x.lanes), [self.module.table(t, x.dtype) for t in (edges, values)]
+        if x.lanes == 1:
+            return Value(self.search(x.text, x.dtype, len(edges), *tables), x.dtype, 1)
+        result = "poison"
+        for lane in range(x.lanes):
+            part = self.raw(f"extractelement {kind} {x.text}, i64 {lane}")
+            found = self.search(part, x.dtype, len(edges), *tables)
+            result = self.raw(f"insertelement {kind} {result}, {TYPES[x.dtype]} {found}, i64 {lane}")
+        return Value(result, x.dtype, x.lanes)
+
+    def search(self, x, dtype, count, edges, values):
+        number, place = TYPES[dtype], "0"
+        for step in (1 << k for k in reversed(range(count.bit_length()))):
+            last = self.raw(f"add nuw nsw i64 {place}, {step - 1}")
+            inside = self.raw(f"icmp ult i64 {last}, {count}")
+            safe = self.raw(f"select i1 {inside}, i64 {last}, i64 {count - 1}")
+            pointer = self.raw(f"getelementptr inbounds {number}, ptr @{edges}, i64 {safe}")
+            edge = self.raw(f"load {number}, ptr {pointer}, align {BYTES[dtype]}")
+            reached = self.raw(f"fcmp ule {number} {edge}, {x}")  # unordered: nan sorts behind every edge
+            taken = self.raw(f"and i1 {inside}, {reached}")
+            moved = self.raw(f"add nuw nsw i64 {place}, {step}")
+            place = self.raw(f"select i1 {taken}, i64 {moved}, i64 {place}")
+        pointer = self.raw(f"getelementptr inbounds {number}, ptr @{values}, i64 {place}")
+        return self.raw(f"load {number}, ptr {pointer}, align {BYTES[dtype]}")
 
     def invoke(self, symbol, dtype, lanes, args):
         kind = type_text(dtype, lanes)

@@ -74,7 +74,10 @@ class Node:
         return f"<{self.op.name} {self.dtype}{list(self.shape)}>"
 
     def __bool__(self):
-        raise TypeError("a node has no truth value")
+        raise TypeError("a traced value has no truth value; use np.where")
+
+    def __index__(self):
+        raise TypeError("a traced value cannot be a size, an axis or an index; close over a Python int")
 
     # Operators serve the rules, which are written as formulas; ops install them.
     __array_ufunc__ = None
@@ -99,12 +102,12 @@ def make(op, inputs, **params):
             return simpler
     if inputs and all(i.op is CONSTANT for i in inputs):
         return _folded(op, inputs, params, shape)
-    return intern(op, inputs, params, shape, op.dtype(*[i.dtype for i in inputs]))
+    return intern(op, inputs, params, shape, op.dtype(*[i.dtype for i in inputs], **params))
 
 
 def _folded(op, inputs, params, shape):
     """The constant that an op of constants is; one number stays one number, whatever its shape."""
-    dtype = op.dtype(*[i.dtype for i in inputs])
+    dtype = op.dtype(*[i.dtype for i in inputs], **params)
     spread = op.family == "elementwise" and all(scalar_value(i) is not None for i in inputs)
     with np.errstate(all="ignore"):
         values = [np.asarray(scalar_value(i), i.dtype) if spread else value_of(i) for i in inputs]

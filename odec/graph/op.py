@@ -28,7 +28,7 @@ class Op:
     family: str
     doc: str
     shape: Callable = BLANK  # (*shapes, **params) -> shape
-    dtype: Callable = BLANK  # (*dtypes) -> dtype
+    dtype: Callable = BLANK  # (*dtypes, **params) -> dtype
     evaluate: Callable = BLANK  # (*arrays, **params) -> array, by NumPy
     scalarise: Callable = BLANK  # the same on object arrays of scalar nodes
     build: Callable = BLANK  # (op, *args, **params) -> Node: coercion and broadcasting

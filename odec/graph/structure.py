@@ -73,7 +73,7 @@ class Structure:
 
     def describe(self):
         """In words, for messages: 'shape (3,)' or 'a dict of x: (), v: (2,)'."""
-        return _describe(self.root)
+        return describe(self.root)
 
 
 def structure_of(value, what):
@@ -83,7 +83,7 @@ def structure_of(value, what):
     return Structure(root, position[0])
 
 
-def _children(value):
+def children_of(value):
     """(kind, keys, values, class) of a container, or None for a leaf."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return "namedtuple", value._fields, tuple(value), type(value)
@@ -124,7 +124,7 @@ def _array(value, what, path):
 
 
 def _build(value, what, path, position, seen):
-    parts = None if _is_array_like(value) else _children(value)
+    parts = None if _is_array_like(value) else children_of(value)
     if parts is None:
         array = _array(value, what, path)
         leaf = Leaf(array.shape, position[0])
@@ -134,12 +134,12 @@ def _build(value, what, path, position, seen):
         raise ArgumentError(f"{what}{path}: the structure contains itself; use a tree of arrays.")
     kind, keys, values, cls = parts
     children = tuple(
-        _build(v, what, path + _step(kind, k), position, (*seen, id(value))) for k, v in zip(keys, values, strict=True)
+        _build(v, what, path + step_text(kind, k), position, (*seen, id(value))) for k, v in zip(keys, values, strict=True)
     )
     return Branch(kind, keys, children, cls)
 
 
-def _step(kind, key):
+def step_text(kind, key):
     return f".{key}" if kind in ("namedtuple", "dataclass") else f"[{key!r}]"
 
 
@@ -148,7 +148,7 @@ def _leaves(item, path):
         yield path, item
         return
     for key, child in zip(item.keys, item.children, strict=True):
-        yield from _leaves(child, path + _step(item.kind, key))
+        yield from _leaves(child, path + step_text(item.kind, key))
 
 
 def _fill(item, value, flat, what, path):
@@ -161,14 +161,14 @@ def _fill(item, value, flat, what, path):
             )
         flat[item.offset : item.offset + item.size] = array.reshape(-1)
         return
-    parts = _children(value)
+    parts = children_of(value)
     matches = parts is not None and len(parts[1]) == len(item.children) and set(parts[1]) == set(item.keys)
     if parts is None or not matches or (parts[0] == "dict") != (item.kind == "dict") and item.type is not None:
         found = "an array" if parts is None else f"{parts[0]} with {list(parts[1])}"
-        raise ShapeError(f"{what}{path} is {found}, but the model is bound to {_describe(item)}; pass that structure.")
+        raise ShapeError(f"{what}{path} is {found}, but the model is bound to {describe(item)}; pass that structure.")
     by_key = dict(zip(parts[1], parts[2], strict=True))
     for key, child in zip(item.keys, item.children, strict=True):
-        _fill(child, by_key[key], flat, what, path + _step(item.kind, key))
+        _fill(child, by_key[key], flat, what, path + step_text(item.kind, key))
 
 
 def _rebuild(item, function):
@@ -184,8 +184,8 @@ def _rebuild(item, function):
     return item.type(*values) if item.kind == "namedtuple" else item.type(**dict(zip(item.keys, values, strict=True)))
 
 
-def _describe(item):
+def describe(item):
     if isinstance(item, Leaf):
         return f"shape {item.shape}" if item.shape else "a number"
-    inside = ", ".join(f"{k}: {_describe(c)}" for k, c in zip(item.keys, item.children, strict=True))
+    inside = ", ".join(f"{k}: {describe(c)}" for k, c in zip(item.keys, item.children, strict=True))
     return f"a {item.kind} of ({inside})"

@@ -69,12 +69,19 @@ def refuse(message, kind=TraceError):
     return kind(f"{getattr(_tracing, 'model', 'model')} ({place(line)}): {message}")
 
 
-def _needs_value(what):
-    text = source_line(_user_line())
-    return refuse(f'"{text}" asks for {what}. Tracing knows shapes, not numbers. {_cure(text)}')
+def _needs_value(what, cure=None):
+    text = source_line(_user_line()).rstrip(":")
+    return refuse(f'"{text}" asks for {what}. Tracing knows shapes, not numbers. {cure or _cure(text)}')
+
+
+_CLOSE_OVER = "Close over a Python int for sizes and ranges: parameters and states are floats known only when solving."
 
 
 def _cure(text):
+    """What to write instead of a line that asks for a value."""
+    objects = _object_arrays()
+    if objects:
+        return f"{objects[0]} is a NumPy array of objects, made by np.array of traced values; make it with np.stack([...])."
     if text.startswith(("if ", "elif ", "while ", "assert ")) or " if " in text:
         return "Use np.where(condition, a, b)."
     if " and " in text or " or " in text or "not " in text:
@@ -82,14 +89,21 @@ def _cure(text):
     if "math." in text:
         return "Use NumPy's function (np.sin for math.sin)."
     if "range(" in text or "zeros(" in text or "ones(" in text:
-        return "Close over a Python int for sizes and ranges: parameters and states are floats known only when solving."
+        return _CLOSE_OVER
     if "float(" in text or "int(" in text or ".item(" in text:
         return "Leave the conversion out: a traced value is used as it is."
     if "]" in text.split("=")[0] and "=" in text:
         return "A plain NumPy array cannot hold traced values: make it with np.zeros_like(y), or return a list."
-    if "np.array(" in text or "np.asarray(" in text:
+    if "array(" in text:
         return "Use np.stack([dx, dy, dz]), or return the list."
     return "Use NumPy functions, np.where for choices, and np.zeros_like(y) or np.stack for arrays of traced values."
+
+
+def _object_arrays():
+    """Names of the user's local variables that are NumPy arrays of traced values."""
+    frame = user_frame()
+    found = {} if frame is None else frame.f_locals
+    return [name for name, value in found.items() if isinstance(value, np.ndarray) and is_traced(value)]
 
 
 # ---- handles ----------------------------------------------------------------------------------------------
@@ -123,41 +137,101 @@ def _unwrapped_objects(array):
     return out
 
 
+def is_traced(value):
+    """Whether a value is a handle, or a list, tuple or array of objects that holds one."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_traced, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype == object and any(isinstance(v, Traced) for v in value.flat)
+    return isinstance(value, Traced)
+
+
+VIEWS: dict = {}  # NumPy callable -> what it does to a handle, where its result may share memory
+
+
+def viewing(function):
+    """Decorator: the function below, on handles, is what `function` does to a traced array."""
+
+    def register(implementation):
+        VIEWS[function] = implementation
+        return implementation
+
+    return register
+
+
+def dotted(function):
+    """'np.linalg.norm' for np.linalg.norm."""
+    module = getattr(function, "__module__", None) or _owner(function)
+    name = getattr(function, "__name__", str(function))
+    return f"{module.replace('numpy', 'np', 1)}.{name}"
+
+
+def _owner(function):
+    """The module of a ufunc, which does not say: NumPy's, or SciPy's if that is where it is."""
+    return "scipy.special" if function is _of_scipy(getattr(function, "__name__", "")) else "np"
+
+
+def _of_scipy(name):
+    return getattr(sys.modules.get("scipy.special"), name, None)
+
+
+def _implementation(function):
+    known = TRACEABLE.get(function)
+    if known is None and isinstance(function, np.ufunc) and function is _of_scipy(function.__name__):
+        known = BORROWED.get(function.__name__)
+    return known
+
+
+BORROWED: dict = {}  # name in scipy.special -> what it does to nodes; SciPy is not imported for it
+
+
 def call_traceable(function, args, kwargs):
     """What `function` (a NumPy callable) gives on traced arguments, as handles."""
-    implementation = TRACEABLE.get(function)
-    name = getattr(function, "__name__", str(function))
+    implementation = _implementation(function)
     if implementation is None:
-        known = [getattr(f, "__name__", "") for f in TRACEABLE]
-        module = getattr(function, "__module__", None) or "numpy"
-        full = f"{module.replace('numpy', 'np', 1)}.{name}"
+        known = {getattr(f, "__name__", ""): f for f in TRACEABLE}
         raise refuse(
-            f"{full} is not an odec op{nearest(name, known)} odec.supported() lists what is; "
-            "docs/adding_an_op.md shows how to add one.",
+            f"{dotted(function)} is not an odec op{nearest(function.__name__, known) or '.'} "
+            "odec.supported() lists what is; docs/adding_an_op.md shows how to add one.",
             MissingRuleError,
         )
     try:
-        return wrap(implementation(*map(unwrap, args), **{k: unwrap(v) for k, v in kwargs.items()}))
-    except OdecError as error:
-        if isinstance(error, TraceError):
-            raise
-        raise refuse(f"np.{name}: {error}") from None
-    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise refuse(f"np.{name}: {error}") from None
+        if function in VIEWS and args and isinstance(args[0], TracedArray):
+            return VIEWS[function](*args, **kwargs)
+        result = wrap(implementation(*map(unwrap, args), **{k: unwrap(v) for k, v in kwargs.items()}))
+    except TraceError:
+        raise
+    except (OdecError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise refuse(f"{dotted(function)}: {_sentence(error)}") from None
+    if isinstance(result, TracedArray) and len(result.node.shape) > 1:
+        result._scattered = any(isinstance(a, TracedArray) and a._is_permuted() for a in args)
+    return result
+
+
+def _sentence(error):
+    """The text of an error, with a full stop, and with the cure where odec's own error has none."""
+    text = str(error).rstrip(".")
+    if "values are not supported" in text:
+        text += "; return real and imaginary parts as a structure"
+    if "unexpected keyword argument" in text:
+        text = text.split("()", 1)[1].strip() + " that can be traced; leave it out"
+    return text + "."
 
 
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     """What the model's code sees as an array or a number: a shape, a dtype, no values."""
 
-    __slots__ = ("_frozen", "_get", "_node", "_parent", "_put", "_seen")
+    __slots__ = ("_frozen", "_get", "_look", "_node", "_parent", "_put", "_scattered", "_seen")
 
-    def __init__(self, node, parent=None, get=None, put=None, frozen=None):
+    def __init__(self, node, parent=None, get=None, put=None, look=None):
         self._node = node
         self._parent = parent  # the handle this one is a view of
         self._get = get  # parent's node -> this node
         self._put = put  # parent's node, new node -> parent's new node; None: assignment is refused
         self._seen = None if parent is None else parent.node
-        self._frozen = frozen  # why assignment is refused
+        self._look = look  # an ndarray laid out as the parent -> this view of it
+        self._scattered = False  # whether NumPy may have laid this array out in another order than C's
+        self._frozen = None  # why assignment is refused
 
     @property
     def node(self):
@@ -176,6 +250,20 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         else:
             self._node = new
 
+    def _memory(self):
+        """An ndarray laid out in memory as NumPy would lay this one out, or None where that is not known."""
+        if self._parent is None:
+            return None if self._scattered else np.empty(self.node.shape, np.int8)
+        base = self._parent._memory()
+        return None if base is None else self._look(base)
+
+    def _is_permuted(self):
+        """Whether NumPy would give the result of an elementwise function of this array in another order than C's."""
+        if self._parent is None and not self._scattered:
+            return False
+        memory = self._memory()
+        return memory is None or not np.empty_like(memory).flags.c_contiguous
+
     # ---- NumPy's protocols
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
@@ -188,7 +276,9 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             return call_traceable(np.multiply.outer, inputs, kwargs)
         if method != "__call__":
             raise refuse(f"np.{ufunc.__name__}.{method} is not an odec op. Call np.{ufunc.__name__} itself.", MissingRuleError)
-        kwargs = {k: v for k, v in kwargs.items() if k not in ("dtype", "casting", "order", "subok")}
+        if kwargs.get("dtype") is not None and np.dtype(kwargs["dtype"]).kind == "f":
+            del kwargs["dtype"]
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("casting", "order", "subok")}
         if kwargs:
             raise refuse(f"np.{ufunc.__name__} with {', '.join(kwargs)}= cannot be traced. Use np.where on the result.")
         result = call_traceable(ufunc, inputs, {})
@@ -199,7 +289,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             target[...] = result
             return target
         if isinstance(target, TracedScalar):
-            return result
+            if target._parent is None:
+                return result
+            target._assign(result.node)  # an array of no axes: x = a[0, ...]; x += 1 reaches a
+            return target
         raise refuse(
             f"{ufunc.__name__} writes a traced value into a plain NumPy array. "
             "Make that array with np.zeros_like(y), or write a = a + b instead of a += b."
@@ -223,7 +316,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         raise _needs_value("the number in a traced value")
 
     def __index__(self):
-        raise _needs_value("a traced value as an integer")
+        raise _needs_value("a traced value as an integer", _CLOSE_OVER)
 
     def __round__(self, digits=None):
         raise _needs_value("the number in a traced value")
@@ -259,35 +352,14 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def real(self):
         return self
 
-    def _view(self, function, inverse):
-        """A view of this handle through `function` of nodes, assigned to through `inverse`."""
-        node = self.node
-        seen = function(node)
-        if not isinstance(self, TracedArray):
-            return wrap(seen)
-        return TracedArray(seen, self, function, inverse)
-
     def transpose(self, *axes):
-        axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-        order = tuple(reversed(range(self.ndim))) if not axes else tuple(axes)
-        return call_transpose(self, order)
-
-    def swapaxes(self, a, b):
-        order = list(range(self.ndim))
-        order[a], order[b] = order[b], order[a]
-        return call_transpose(self, tuple(order))
+        return call_traceable(np.transpose, (self, axes[0] if len(axes) == 1 and not _is_int(axes[0]) else axes or None), {})
 
     def reshape(self, *shape, **kwargs):
-        shape = shape[0] if len(shape) == 1 else shape
-        before = self.shape
-        there = lambda node: TRACEABLE[np.reshape](node, shape, **kwargs)
-        return self._view(there, lambda base, new: TRACEABLE[np.reshape](new, before))
-
-    def ravel(self, order="C"):
-        return self.reshape(-1) if order == "C" else call_traceable(np.ravel, (self, order), {})
+        return call_traceable(np.reshape, (self, shape[0] if len(shape) == 1 else shape), kwargs)
 
     def flatten(self, order="C"):
-        return call_traceable(np.ravel, (self, order), {})
+        return wrap(TRACEABLE[np.ravel](self.node, order))
 
     def copy(self, order="C"):
         return wrap(self.node)
@@ -299,12 +371,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return wrap(self.node)
 
     def astype(self, dtype, *args, **kwargs):
-        kind = np.dtype(dtype).kind
-        if kind == "f":
-            return wrap(TRACEABLE[Traced.astype](self.node, False))
-        if kind == "b":
-            return wrap(TRACEABLE[Traced.astype](self.node, True))
-        raise refuse(f"astype({np.dtype(dtype)}) cannot be traced: values are real. Use np.floor, or a comparison for truth.")
+        name = np.dtype(dtype).name
+        if name not in ("float64", "float32", "bool"):
+            raise refuse(f"astype({name}) cannot be traced: values are real. Use np.floor, or a comparison for truth.")
+        return wrap(TRACEABLE[Traced.astype](self.node, name))
 
     def tolist(self):
         return [v.tolist() if isinstance(v, TracedArray) else v for v in self] if self.ndim else self
@@ -312,13 +382,29 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __repr__(self):
         return f"<traced {self.node.dtype}{list(self.shape)}>"
 
+    def __format__(self, spec):
+        return repr(self)
 
-def call_transpose(handle, order):
-    """The axes of a handle in another order, as a view."""
-    order = tuple(a % len(order) for a in order)
-    inverse = tuple(order.index(d) for d in range(len(order)))
-    permute = TRACEABLE[np.transpose]
-    return handle._view(lambda node: permute(node, order), lambda base, new: permute(new, inverse))
+
+def _is_int(value):
+    return isinstance(value, (int, np.integer))
+
+
+def shared(handle, look, there, back):
+    """`there` of a handle: a view where NumPy's own result, `look` of an ndarray laid out as the handle,
+    shares memory with it, else a copy. `back` (base node, new node -> new base node) assigns through it."""
+    memory, node = handle._memory(), there(handle.node)
+    if memory is None:
+        result = wrap(node)
+        result._frozen = "assigns into what may be a view or a copy, for NumPy lays a transposed array out as it likes. Use .copy() first."
+        return result
+    if node.size and not np.may_share_memory(look(memory), memory):
+        return wrap(node)
+    return _view_class(node)(node, handle, there, back, look)
+
+
+def _view_class(node):
+    return TracedArray if node.shape else TracedScalar
 
 
 def _method(name):
@@ -332,7 +418,8 @@ def _method(name):
 
 
 for _name in ("sum", "mean", "prod", "var", "std", "max", "min", "cumsum", "cumprod", "dot", "clip", "take", "repeat",
-              "squeeze", "trace", "any", "all", "ptp"):  # fmt: skip
+              "squeeze", "trace", "any", "all", "ravel", "swapaxes", "diagonal", "round", "argmax", "argmin", "sort",
+              "argsort", "nonzero", "searchsorted", "compress"):  # fmt: skip
     setattr(Traced, _name, _method(_name))
 
 _REDUCTIONS = {
@@ -360,6 +447,20 @@ class TracedArray(Traced):
 
     __slots__ = ()
 
+    def __array__(self, dtype=None, copy=None):
+        """An array of objects, for np.array and np.asarray. Where NumPy would share memory there are two arrays
+        now, so neither may be assigned to."""
+        values = np.empty(self.shape, object)
+        for index in np.ndindex(*self.shape):
+            values[index] = self[index]
+        if not copy:
+            values.setflags(write=False)
+            root = self
+            while root._parent is not None:
+                root = root._parent
+            root._frozen = root._frozen or "assigns into an array that np.asarray was called on. Leave np.asarray out."
+        return values if dtype is None else values.astype(dtype)
+
     def __len__(self):
         return self.node.shape[0]
 
@@ -374,12 +475,13 @@ class TracedArray(Traced):
         getitem = TRACEABLE[operator.getitem]
         try:
             node = getitem(self.node, index)
-            if not node.shape or not _is_basic(index):
+            if not _is_basic(index) or not (node.shape or _has_dots(index)):
                 return wrap(node)
         except (IndexError, TypeError, ValueError) as error:
             raise refuse(f"indexing an array of shape {self.shape}: {error}") from None
         setitem = TRACEABLE[operator.setitem]
-        return TracedArray(node, self, lambda base: getitem(base, index), lambda base, new: setitem(base, index, new))
+        there, back = lambda base: getitem(base, index), lambda base, new: setitem(base, index, new)
+        return _view_class(node)(node, self, there, back, lambda memory: memory[index])
 
     def __setitem__(self, index, value):
         index = _checked_index(unwrap(index), assigning=True)
@@ -397,7 +499,14 @@ class TracedArray(Traced):
 
 def _is_basic(index):
     items = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(i, (int, np.integer, slice)) or i is None or i is Ellipsis for i in items)
+    return all(
+        (isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool)) or i is None or i is Ellipsis for i in items
+    )
+
+
+def _has_dots(index):
+    """Whether an index holds `...`, with which NumPy gives an array of no axes rather than a number."""
+    return any(i is Ellipsis for i in (index if isinstance(index, tuple) else (index,)))
 
 
 def _checked_index(index, assigning=False):

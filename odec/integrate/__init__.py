@@ -1,0 +1,1 @@
+"""Many steps: the loop, its step-size control, its output."""

@@ -1,3 +1,20 @@
-"""What can be computed: one record an op, filled by families; importing this fills the table."""
+"""What can be computed: one record an op, filled by families; importing this fills the tables."""
 
-from odec.ops import arithmetic, comparison, elementary, indexing, linalg, reduction, shaping, structure  # noqa: F401
+from odec.ops import (  # noqa: F401
+    arithmetic,
+    comparison,
+    elementary,
+    formulas,
+    indexing,
+    interpolation,
+    linalg,
+    norms,
+    products,
+    rearranging,
+    reduction,
+    refusals,
+    shaping,
+    statistics,
+    structure,
+    views,
+)

@@ -153,6 +153,11 @@ def _pow_by_base(x, y, v):
     return y * pow(x, y - 1.0)
 
 
+def _pow_by_exponent(x, y, v):
+    """v log x, and 0 at x = 0, where v log x would be 0 times infinity."""
+    return v * OPS["log"](OPS["where"](OPS["eq"](x, 0.0), 1.0, x))
+
+
 def _taylor_pow(node, series, k):
     """v = u^a: k u_0 v_k = sum_{j=1..k} (a j - (k - j)) u_j v_{k-j} for a constant a;
     otherwise v = exp(w), w = a log u, so k v_k = sum_j j w_j v_{k-j}."""
@@ -171,7 +176,7 @@ def _taylor_pow(node, series, k):
 
 
 pow = elementwise(
-    "pow", "x ** y", partials=(_pow_by_base, lambda x, y, v: v * OPS["log"](x)), evaluate=np.power,
+    "pow", "x ** y", partials=(_pow_by_base, _pow_by_exponent), evaluate=np.power,
     python="{0} ** {1}", llvm=intrinsic("pow"), sympy=lambda sp, x, y: x**y, domain=(POSITIVE, REAL),
     numpy=(np.power, np.float_power), simplify=_simplify_pow, taylor=_taylor_pow,
 )  # fmt: skip
@@ -203,7 +208,7 @@ def _taylor_ipow(node, series, k):
 
 ipow = Op(
     "ipow", "elementwise", "x to an integer power, by repeated squaring",
-    shape=lambda shape, exponent: shape, dtype=lambda dtype: dtype,
+    shape=lambda shape, exponent: shape, dtype=lambda dtype, exponent: dtype,
     evaluate=lambda x, exponent: np.power(x, np.asarray(exponent, x.dtype) if x.dtype != object else exponent),
     scalarise=lambda x, exponent: x, build=lambda op, x, exponent: make(op, [x], exponent=exponent),
     jvp=lambda node, tangents: _ipow_slope(node) * tangents[0],
@@ -280,8 +285,8 @@ ceil = elementwise(
 
 def _llvm_mod(b, x, y):
     """NumPy's remainder: the sign of y; C's fmod plus y where their signs differ."""
-    rest = b.instruction("frem", x, y)
-    zero_, wrong = b.literal(0.0), b.compare("olt", b.instruction("fmul", rest, y), b.literal(0.0))
+    rest, zero_ = b.instruction("frem", x, y), b.literal(0.0)
+    wrong = b.logical("xor", b.compare("olt", rest, zero_), b.compare("olt", y, zero_))
     shifted = b.select(wrong, b.instruction("fadd", rest, y), rest)
     return b.select(b.compare("oeq", rest, zero_), b.intrinsic("copysign", zero_, y), shifted)
 
@@ -297,3 +302,23 @@ hypot = elementwise(
     sympy=lambda sp, x, y: sp.sqrt(x**2 + y**2), domain=(NONZERO, REAL), numpy=(np.hypot,),
 )  # fmt: skip
 
+
+# ---- precision ---------------------------------------------------------------------------------------
+
+
+def _cast_shape(shape, dtype):
+    if dtype not in ("float64", "float32"):
+        raise TypeError(f"dtype={dtype} cannot be traced, for values are real; it is float64 or float32")
+    return shape
+
+
+cast = Op(
+    "cast", "elementwise", "the same number in another precision", shape=_cast_shape,
+    dtype=lambda _, dtype: dtype, evaluate=lambda x, dtype: np.asarray(x, dtype), scalarise=lambda x, dtype: x,
+    build=lambda op, x, dtype: make(op, [x], dtype=dtype),
+    jvp=lambda node, tangents: None if tangents[0] is None else cast(tangents[0], dtype=node.dtype),
+    vjp=lambda node, g: (cast(g, dtype=node.inputs[0].dtype),), taylor=taylor_by_jvp,
+    simplify=lambda inputs, params: inputs[0] if inputs[0].dtype == params["dtype"] else None,
+    python="np.{dtype}({0})", llvm=lambda b, x, dtype: b.cast(x, dtype), lower=None,
+    sympy=lambda sp, x, dtype: x, domain=(REAL,),
+)  # fmt: skip

@@ -94,33 +94,3 @@ def np_where(condition, x=None, y=None):
     if x is None or y is None:
         raise TypeError("np.where with one argument returns as many indices as there are true values; give all three arguments")
     return where(condition, x, y)
-
-
-@traceable(np.heaviside)
-def heaviside(x, h0):
-    """0 below zero, 1 above, h0 at zero; nan stays nan."""
-    x = coerce([x])[0]
-    return where(lt(x, 0.0), 0.0, where(eq(x, 0.0), h0, where(gt(x, 0.0), 1.0, x)))
-
-
-@traceable(np.clip)
-def clip(a, a_min=None, a_max=None, *, min=None, max=None):
-    from odec.ops.arithmetic import maximum, minimum
-
-    low, high = (a_min if min is None else min), (a_max if max is None else max)
-    a = a if low is None else maximum(a, low)
-    return a if high is None else minimum(a, high)
-
-
-@traceable(np.isfinite)
-def isfinite(x):
-    x = coerce([x])[0]
-    return eq(x - x, 0.0)
-
-
-@traceable(np.isnan)
-def isnan(x):
-    x = coerce([x])[0]
-    return ne(x, x)
-
-

@@ -8,6 +8,7 @@ import numpy as np
 
 from odec.graph.node import constant
 from odec.graph.op import OPS
+from odec.graph.trace import BORROWED
 from odec.ops.families import POSITIVE, REAL, elementwise, function, intrinsic
 
 INSIDE = (-0.9, 0.9)  # the open interval of arcsin, arccos, arctanh, away from its ends
@@ -114,25 +115,4 @@ logaddexp = elementwise(
     sympy=lambda sp, x, y: sp.log(sp.exp(x) + sp.exp(y)), domain=(REAL, REAL), numpy=(np.logaddexp,),
 )  # fmt: skip
 
-
-# ---- compositions --------------------------------------------------------------------------------------
-
-SINC_TERMS = 14  # sin(z)/z = sum (-z²)^m / (2m+1)!; for |z| <= pi/2 the next term is below 1e-20
-
-
-def sinc(x):
-    """sin(pi x) / (pi x), with its series near 0 so that every derivative there is right."""
-    z = math.pi * x
-    near = OPS["lt"](absolute_of(x), constant(0.5, x.dtype, x.shape))
-    square = z * z
-    series = constant(0.0, x.dtype, x.shape)
-    for m in reversed(range(SINC_TERMS)):
-        series = (-1) ** m / math.factorial(2 * m + 1) + square * series
-    safe = OPS["where"](near, constant(1.0, x.dtype, x.shape), z)
-    return OPS["where"](near, series, sin(safe) / safe)
-
-
-def absolute_of(x):
-    return OPS["abs"](x)
-
-
+BORROWED.update(erf=erf, expit=sigmoid)

@@ -57,12 +57,12 @@ def elementwise(name, doc, *, partials, evaluate, python, llvm, sympy, domain, n
             for partial, i in zip(partials, node.inputs, strict=True)
         )
 
-    def dtype(*dtypes):
+    def dtype(*dtypes, **params):
         return "bool" if result == "bool" else next((d for d in dtypes if d != "bool"), "float64")
 
     return Op(
         name, "elementwise", doc, shape=_same_shape, dtype=dtype, evaluate=evaluate, scalarise=evaluate,
-        build=build or build_elementwise, jvp=jvp, vjp=vjp,
+        build=build or build_elementwise, jvp=zero if partials is zero else jvp, vjp=vjp,
         taylor=zero if partials is zero else taylor or functools.partial(taylor_by_partials, partials),
         simplify=simplify, python=python, llvm=llvm, lower=None, sympy=sympy, domain=domain, numpy=numpy,
     )  # fmt: skip
@@ -97,6 +97,22 @@ def build_broadcast(op, nodes):
 def as_float(node):
     """A boolean node as 0 and 1; any other node as it is."""
     return OPS["to_float"](node) if node.dtype == "bool" else node
+
+
+def float_nodes(*args):
+    """Float nodes from nodes, numbers, arrays and nested lists; numbers take the dtype of the nodes."""
+    return [as_float(a) for a in coerce(args)]
+
+
+def float_node(a):
+    """The float node of one argument."""
+    return as_float(coerce([a])[0])
+
+
+def check_real(dtype):
+    """TypeError for a dtype= that asks for anything but real numbers."""
+    if dtype is not None and np.dtype(dtype).kind != "f":
+        raise TypeError(f"dtype={np.dtype(dtype)} cannot be traced, for values are real; leave dtype out")
 
 
 def taylor_by_partials(partials, node, series, k):
@@ -134,7 +150,7 @@ def linear(name, doc, *, shape, evaluate, transpose, lower, sympy="a rearrangeme
         return make(node.op, filled, **node.params)
 
     return Op(
-        name, "linear", doc, shape=shape, dtype=dtype or (lambda first, *rest: first), evaluate=evaluate,
+        name, "linear", doc, shape=shape, dtype=dtype or (lambda first, *rest, **params: first), evaluate=evaluate,
         scalarise=scalarise or evaluate, build=build or _build_plain, jvp=apply, vjp=transpose,
         taylor=lambda node, series, k: apply(node, [series(i, k) for i in node.inputs]), simplify=simplify,
         python=None, llvm=None, lower=lower, sympy=sympy, domain=domain, numpy=numpy,

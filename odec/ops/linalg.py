@@ -8,7 +8,7 @@ from odec.graph.node import coerce, constant, is_structural_zero, make, structur
 from odec.graph.op import OPS, Op, traceable
 from odec.ops.comparison import gt, where
 from odec.ops.families import REAL, as_float, broadcast_to, product_rules, total
-from odec.ops.structure import reshape, slice_, transpose
+from odec.ops.structure import concatenate, reshape, slice_, transpose
 
 
 def flipped(x):
@@ -178,3 +178,53 @@ def np_matmul(a, b):
     product = matmul(broadcast_to(a, lead + a.shape[-2:]), broadcast_to(b, lead + b.shape[-2:]))
     shape = product.shape[:-2] + product.shape[-2:-1] * (not left) + product.shape[-1:] * (not right)
     return reshape(product, shape=shape)
+
+
+# ---- NumPy's linear algebra --------------------------------------------------------------------------------
+
+
+def _square(a, name):
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise ValueError(f"{name} takes square matrices, not an array of shape {a.shape}")
+
+
+def _each(function, lead, *arrays):
+    """`function` of each matrix of stacks with leading axes `lead`, stacked again."""
+    count = int(np.prod(lead, dtype=int))
+    stacks = [reshape(a, shape=(count, *a.shape[len(lead) :])) for a in arrays]
+    pick = lambda a, k: reshape(
+        slice_(a, starts=(k, *(0,) * (a.ndim - 1)), steps=(1,) * a.ndim, shape=(1, *a.shape[1:])), shape=a.shape[1:]
+    )
+    results = [function(*(pick(a, k) for a in stacks)) for k in range(count)]
+    rows = concatenate(*(reshape(r, shape=(1, *r.shape)) for r in results), axis=0)
+    return reshape(rows, shape=(*lead, *results[0].shape))
+
+
+@traceable(np.linalg.solve)
+def np_solve(a, b):
+    """x with a x = b, b a vector or (with more axes) matrices, as NumPy 2 tells them apart."""
+    a, b = (as_float(n) for n in coerce([a, b]))
+    _square(a, "np.linalg.solve")
+    vector = b.ndim == 1
+    b = reshape(b, shape=(*b.shape, 1)) if vector else b
+    if not b.ndim or b.shape[-2] != a.shape[-1]:
+        raise ValueError(f"np.linalg.solve: a matrix of shape {a.shape} does not fit a right side of shape {b.shape}")
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = broadcast_to(a, lead + a.shape[-2:]), broadcast_to(b, lead + b.shape[-2:])
+    x = _each(solve, lead, a, b) if lead else solve(a, b)
+    return reshape(x, shape=x.shape[:-1]) if vector else x
+
+
+@traceable(np.linalg.inv)
+def inv(a):
+    a = as_float(coerce([a])[0])
+    _square(a, "np.linalg.inv")
+    return np_solve(a, identity(a))
+
+
+@traceable(np.linalg.det)
+def np_det(a):
+    a = as_float(coerce([a])[0])
+    _square(a, "np.linalg.det")
+    lead = a.shape[:-2]
+    return _each(det, lead, a) if lead else det(a)

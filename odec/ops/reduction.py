@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
-from odec.graph.node import coerce, is_structural_zero, make, structural_zero
+from odec.graph.node import is_structural_zero, make, structural_zero
 from odec.graph.op import traceable
-from odec.ops.families import as_float, broadcast_to, linear
+from odec.ops.families import broadcast_to, check_real, float_node, linear
 from odec.ops.structure import reshape, slice_
 
 
@@ -67,18 +69,40 @@ cumsum = linear(
 
 def checked_axes(axis, ndim):
     """`axis` as NumPy takes it (None, an int, a tuple) as a sorted tuple of non-negative ints."""
-    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"axis {a} is out of bounds for array of dimension {ndim}")
-    return tuple(sorted({a % ndim for a in axes}))
+    axes = range(ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+    found = sorted(checked_axis(a, ndim) for a in axes)
+    if len(set(found)) < len(found):
+        raise ValueError(f"duplicate value in axis={axis}")
+    return tuple(found)
+
+
+def checked_axis(axis, ndim):
+    """A non-negative axis from one that may count from the end."""
+    axis = operator.index(axis)
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis {axis} is out of bounds for array of dimension {ndim}")
+    return axis % ndim
 
 
 @traceable(np.sum)
 def np_sum(a, axis=None, dtype=None, out=None, keepdims=False):
-    a = as_float(coerce([a])[0])
+    check_real(dtype)
+    if out is not None:
+        raise TypeError("out= cannot be traced here; assign the result instead")
+    a = float_node(a)
     axes = checked_axes(axis, a.ndim)
     if not axes:
         return a
     summed = sum_(a, axes=axes)
     return reshape(summed, shape=kept_shape(a.shape, axes)) if keepdims else summed
+
+
+@traceable(np.cumsum)
+def np_cumsum(a, axis=None, dtype=None, out=None):
+    check_real(dtype)
+    if out is not None:
+        raise TypeError("out= cannot be traced here; assign the result instead")
+    a = float_node(a)
+    if axis is None:
+        a, axis = reshape(a, shape=(a.size,)), 0
+    return cumsum(a, axis=checked_axis(axis, a.ndim))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,10 +15,19 @@ from odec.ops.families import REAL, linear
 # ---- views: each output element is one input element, at an affine index -----------------------------
 
 
+class IndexMap(NamedTuple):
+    """How array code reads a view: `index(node, maps, i)` is where the element at index i comes from.
+
+    `i` is a tuple of affine indices; `maps` (codegen.index_maps.IndexMaps) makes new ones.
+    """
+
+    index: Callable
+
+
 def view(name, doc, *, shape, evaluate, transpose, index, build=None, simplify=None):
-    """A linear op that moves no data; `index(node, i)` is where output element i comes from."""
+    """A linear op that moves no data."""
     return linear(name, doc, shape=shape, evaluate=evaluate, transpose=transpose, build=build, simplify=simplify,
-                  lower=index)  # fmt: skip
+                  lower=IndexMap(index))  # fmt: skip
 
 
 def _rearranged(op, x, to_shape, **params):
@@ -232,15 +243,9 @@ def _simplify_update(inputs, params):
     return make(update, [base.inputs[0], value], **params) if covered else None
 
 
-def _lower_update(lowering, node):
-    base, value = node.inputs
-    lowering.fill(node, base, (0,) * node.ndim, (1,) * node.ndim)
-    lowering.fill(node, value, node.params["starts"], node.params["steps"])
-
-
 update = linear(
     "update", "base with the elements of a slice replaced", shape=lambda base, value, starts, steps: base,
-    evaluate=_np_update, transpose=_update_transpose, lower=_lower_update, simplify=_simplify_update,
+    evaluate=_np_update, transpose=_update_transpose, lower=lambda lowering, node: lowering.update(node), simplify=_simplify_update,
     domain=(REAL, REAL),
 )  # fmt: skip
 

@@ -1,0 +1,165 @@
+"""What array code keeps in buffers, and what it computes again inside the loops that read it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from odec.graph.node import CONSTANT, INPUT
+from odec.ops.structure import IndexMap
+
+CHEAP = 4  # operations that are computed once per reader rather than stored and loaded again
+FUNCTION_COST, DIVISION_COST = 20, 4  # of a mathematical function and of a division, in additions
+
+
+def is_view(node):
+    return isinstance(node.op.lower, IndexMap)
+
+
+def is_elementwise(node):
+    return node.op.lower is None and node.op not in (INPUT, CONSTANT)
+
+
+def is_leaf(node):
+    return node.op in (INPUT, CONSTANT)
+
+
+class _Counter:
+    """Stands in for the LLVM emitter: counts what an elementwise op emits."""
+
+    def __init__(self):
+        self.cost, self.calls_function = 0, False
+
+    def instruction(self, opcode, *args):
+        self.cost += {"fdiv": DIVISION_COST, "frem": FUNCTION_COST}.get(opcode, 1)
+        return self
+
+    def intrinsic(self, name, *args):
+        if name == "pow":
+            return self.function(name)
+        return self.instruction("fdiv" if name == "sqrt" else name)
+
+    def function(self, name, *args):
+        self.cost += FUNCTION_COST
+        self.calls_function = True
+        return self
+
+    def compare(self, predicate, *args):
+        return self.instruction(predicate)
+
+    def select(self, *args):
+        return self.instruction("select")
+
+    def logical(self, opcode, *args):
+        return self.instruction(opcode)
+
+    def cast(self, x, dtype):
+        return self.instruction("cast")
+
+    def literal(self, value):
+        return self
+
+
+@functools.cache
+def _emission(op, arity, params):
+    counter = _Counter()
+    op.llvm(counter, *[counter] * arity, **dict(params))
+    return counter
+
+
+def operation_cost(node):
+    """What one element of an elementwise node costs, in additions."""
+    return _emission(node.op, len(node.inputs), tuple(node.params.items())).cost
+
+
+def calls_function(node):
+    """Whether an elementwise node calls a mathematical function, which is worth vector lanes."""
+    return _emission(node.op, len(node.inputs), tuple(node.params.items())).calls_function
+
+
+def beneath(node):
+    """The node under a chain of views."""
+    while is_view(node):
+        node = node.inputs[0]
+    return node
+
+
+def beneath_reshapes(node):
+    """The node under a chain of reshapes, which holds the same elements in the same order."""
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    return node
+
+
+@dataclass(frozen=True)
+class Plan:
+    """kept : ids of the nodes that get a place of their own
+    owned : ids of those kept nodes that are written straight into a part of their only reader"""
+
+    kept: frozenset
+    owned: frozenset
+
+
+def plan(function):
+    """The Plan of a graph: every node that is no view or elementwise is kept; an elementwise node is
+    kept where it is an operand of one of these, or is read in several places and is not cheap."""
+    nodes = function.nodes
+    cost = _costs(nodes)
+    readers = {id(n): set() for n in nodes}  # of each node: (reading loops, views on the way)
+    wanted, kept, owned = set(), set(), set()
+    for output in function.outputs.values():
+        readers[id(output)].add((None, output, ()))
+        wanted.add(id(beneath_reshapes(output)))
+    for node in reversed(nodes):
+        found = readers[id(node)]
+        if is_leaf(node) or not found:
+            continue
+        if is_view(node):
+            source = node.inputs[0]
+            readers[id(source)] |= {(root, slot, (*path, id(node))) for root, slot, path in found}
+            below = beneath(source)
+            if source.size < node.size and cost[id(below)] > 1:  # computed again for every repetition
+                wanted.add(id(below))
+        elif is_elementwise(node):
+            several = len(found) > 1 and cost[id(node)] > CHEAP
+            if node.size == 1 or several or id(node) in wanted:
+                kept.add(id(node))
+                found = {(node, None, ())}
+            for i in node.inputs:
+                readers[id(i)] |= found
+        else:
+            kept.add(id(node))
+            for slot, i in enumerate(node.inputs):
+                readers[id(i)].add((node, slot, ()))
+                if node.op.name not in FUSING:
+                    wanted.add(id(beneath(i)))
+            if node.op.name in ASSEMBLING:
+                owned |= {id(beneath_reshapes(i)) for i in node.inputs}
+    owned = {n for n in owned if n in kept and len(readers[n]) == 1} - _ids(function.outputs.values())
+    elementwise = {id(n) for n in nodes if is_elementwise(n)}
+    return Plan(frozenset(kept), frozenset(owned - elementwise))
+
+
+ASSEMBLING = ("concatenate", "update")  # ops that copy their inputs to parts of the result
+FUSING = (*ASSEMBLING, "sum", "cumsum", "put_add")  # ops whose loops compute an elementwise input themselves
+
+
+def _costs(nodes):
+    """{id: cost of one element with everything that is computed again for it}."""
+    readers, cost = {}, {}
+    for node in nodes:
+        for i in node.inputs:
+            readers[id(i)] = readers.get(id(i), 0) + 1
+    for node in nodes:
+        if is_view(node):
+            cost[id(node)] = cost[id(node.inputs[0])]
+        elif not is_elementwise(node):
+            cost[id(node)] = 0
+        else:
+            parts = [cost[id(i)] if readers[id(i)] == 1 or cost[id(i)] <= CHEAP else 0 for i in node.inputs]
+            cost[id(node)] = operation_cost(node) + sum(parts)
+    return cost
+
+
+def _ids(nodes):
+    return {id(n) for n in nodes} | {id(beneath_reshapes(n)) for n in nodes}

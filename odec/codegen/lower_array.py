@@ -1,0 +1,487 @@
+"""The array layout: a graph as fused loops over flat row-major buffers and BLAS calls.
+
+Views are index maps, elementwise chains are computed inside the loop that needs them, and only what
+`fusion.plan` keeps gets a buffer; outputs and parts of concatenations are written in place.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from odec.codegen.fusion import beneath_reshapes, calls_function, is_elementwise, is_leaf, is_view, plan
+from odec.codegen.index_maps import IndexMaps, Region, Split, Unmappable, is_row_major, plus, row_major, through
+from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Local, Loop, Names, Return
+from odec.codegen.lower_scalar import RESERVED, signature
+from odec.codegen.nest import Nest
+from odec.codegen.workspace import place_buffers
+from odec.graph.function import Function
+from odec.graph.node import CONSTANT, INPUT, input_node, is_structural_zero, make, scalar_value, value_of
+from odec.graph.op import OPS
+
+LOOP_PRODUCT = 4_096  # multiplications up to which a matrix product is a loop nest, not a BLAS call
+STRAIGHT_SYSTEM = 5  # unknowns up to which a linear system is solved by straight-line code
+ACCUMULATORS = 8  # partial sums of a reduction along neighbouring elements: fills vector registers
+LOOP_NAMES = ("i", "j", "k", "l", "m", "n", *(f"i{d}" for d in range(2, 60)))
+
+
+def lower_array(function, name=None):
+    """The kernel of a Function in the array layout."""
+    return _ArrayLowering(function, name or function.name).kernel()
+
+
+class _ArrayLowering:
+    """The state of one lowering; the `lower` rules of ops call its methods from `concatenate` on."""
+
+    def __init__(self, function, name):
+        self.function, self.name = function, name
+        self.arguments = signature(function)
+        taken = {a.name for a in self.arguments}
+        self.variables = [v for v in LOOP_NAMES if v not in taken]
+        self.names = Names(RESERVED | taken | set(self.variables) | {"gemm", "gesv", "det"})
+        self.dtype = next(iter(function.outputs.values())).dtype
+        self.body: list = []
+        self.tables: dict[str, np.ndarray] = {}
+        self.callees: dict[str, Kernel] = {}
+        self.regions: dict[int, Region] = {}  # where nodes are, by id
+        self.locals: dict[int, Local] = {}  # single numbers, by id
+        self.targets: dict[int, Region] = {}  # where nodes that have a region in advance will be
+        self.sizes: dict[str, tuple[int, str]] = {}  # buffers of the workspace: (elements, dtype)
+        self._table_names: dict[tuple, str] = {}
+        self._made: list = []  # nodes made while lowering: they live as long as their ids are keys
+
+    def kernel(self):
+        planned = plan(self.function)
+        for node in self.function.inputs.values():
+            self.regions[id(node)] = Region(node.params["name"], 0, row_major(node.shape))
+        self._aim_at_outputs(planned)
+        for node in self.function.nodes:
+            if id(node) in planned.kept and id(node) not in planned.owned:
+                self.keep(node)
+        for name, node in self.function.outputs.items():
+            region = Region(name, 0, row_major(node.shape))
+            if self.regions.get(id(beneath_reshapes(node)), region).buffer != name or id(node) in self.locals:
+                self.store(node, region)
+            elif id(beneath_reshapes(node)) not in self.regions:
+                self.store(node, region)
+        work_size = place_buffers(self.body, self.sizes, self.dtype)
+        self.body.append(Return())
+        callees = tuple(self.callees.values())
+        return Kernel(self.name, self.arguments, self.body, self.dtype, self.tables, work_size, callees)
+
+    def _aim_at_outputs(self, planned):
+        for name, node in self.function.outputs.items():
+            source = beneath_reshapes(node)
+            scalar = is_elementwise(source) and source.size == 1
+            if id(source) in planned.kept and not scalar and id(source) not in self.targets:
+                self.targets[id(source)] = Region(name, 0, row_major(source.shape))
+
+    # ---- places
+
+    def buffer(self, name, shape, dtype=None):
+        """The region of a new workspace buffer."""
+        name = self.names.new(name) if name else self.names.temporary()
+        self.sizes[name] = (math.prod(shape), dtype or self.dtype)
+        return Region(name, 0, row_major(shape))
+
+    def table(self, array):
+        """The name of a constant buffer."""
+        key = (array.dtype.str, array.tobytes())
+        if key not in self._table_names:
+            kind = "index" if array.dtype.kind == "i" else "table"
+            name = self._table_names[key] = self.names.new(f"{self.name}_{kind}")
+            self.tables[name] = array
+        return self._table_names[key]
+
+    def region_of(self, node):
+        """The region of a node that has one, or needs one because no loop can compute it; else None."""
+        region = self.regions.get(id(node))
+        if region is not None or is_elementwise(node):
+            return region
+        if node.op.name == "reshape":
+            source = self.region_of(node.inputs[0]) if id(node.inputs[0]) not in self.locals else None
+            region = None if source is None else source.reshaped(node.inputs[0].shape, node.shape)
+            if region is not None:
+                self.regions[id(node)] = region
+            return region
+        return None if is_view(node) or scalar_value(node) is not None else self.keep(node)
+
+    def keep(self, node):
+        """The region of a node, computed now if it is not there yet; None for a number in a local."""
+        region = self.regions.get(id(node))
+        if region is not None or id(node) in self.locals:
+            return region
+        if node.op is CONSTANT and scalar_value(node) is None:
+            dtype = self.dtype if node.dtype == "bool" else node.dtype
+            table = self.table(np.ascontiguousarray(value_of(node), dtype).reshape(-1))
+            region = Region(table, 0, row_major(node.shape))
+        elif is_elementwise(node) and node.size == 1:
+            self._keep_number(node)
+            return None
+        else:
+            region = self.targets.get(id(node)) or self.buffer(node.name, node.shape, self._stored_dtype(node))
+            self.store(node, region)
+        self.regions[id(node)] = region
+        return region
+
+    def _stored_dtype(self, node):
+        return self.dtype if node.dtype == "bool" else node.dtype
+
+    def _keep_number(self, node):
+        body, operand = Nest(self, node, node.shape).statements(None)
+        self.body += body
+        self.locals[id(node)] = operand
+
+    def contiguous(self, node):
+        """A contiguous region with the elements of a node: the one it has, or a copy."""
+        region = self.keep(node)
+        if region is None:
+            region = self.buffer(node.name, node.shape, self._stored_dtype(node))
+            self.body.append(Assign(Element(region.buffer, Index()), None, (self.locals[id(node)],)))
+        elif not is_row_major(region.strides, node.shape):
+            copy = self.buffer(node.name, node.shape, self._stored_dtype(node))
+            self.store(node, copy)
+            region = copy
+        else:
+            return region
+        self.regions[id(node)] = region
+        self.locals.pop(id(node), None)
+        return region
+
+    def locate(self, node):
+        """A region that holds a node: where its views lead, or else a copy."""
+        variables = self.variables[: node.ndim]
+        maps = IndexMaps(dict(zip(variables, node.shape, strict=True)))
+        index = tuple(Index() if n == 1 else Index(0, ((v, 1),)) for v, n in zip(variables, node.shape, strict=True))
+        source = node
+        try:
+            while is_view(source) and self.region_of(source) is None:
+                index = through(source, index, maps)
+                source = source.inputs[0]
+            if not isinstance(index, tuple) or scalar_value(source) is not None:
+                raise Unmappable
+        except (Split, Unmappable):
+            return self.contiguous(node)
+        region = self.keep(source) or self.contiguous(source)
+        at = region.at(index)
+        strides = dict(at.terms)
+        return Region(region.buffer, at.offset, tuple(strides.get(v, 0) for v in variables))
+
+    # ---- loops
+
+    def store(self, node, region):
+        """Compute a node into a region."""
+        if id(node) not in self.regions and not is_leaf(node) and not is_elementwise(node) and not is_view(node):
+            self.targets[id(node)] = region
+            node.op.lower(self, node)
+        else:
+            self.fill(node, region)
+
+    def fill(self, node, region, starts=None, shape=None, addend=None):
+        """Loops that write node[starts + i] to region[i]; with `addend`, addend[i] + node[starts + i]."""
+        shape = node.shape if shape is None else shape
+        if 0 in shape:
+            return
+        nest = Nest(self, node, shape, starts)
+        elements = [Element(r.buffer, r.at(nest.index)) for r in (region, addend) if r is not None]
+        target, *rest = nest.merge(*elements)
+        if node.dtype == "bool":
+            nest.result = nest._operation(OPS["to_float"], (nest.result,), {}, self.dtype)
+        body, _ = nest.statements(target, *rest)
+        self.body += nest.loops(body)
+
+    def part(self, node, region):
+        """Compute a node into a part of a buffer; an op that no loop computes writes there itself."""
+        source = beneath_reshapes(node)
+        inside = region if source is node else region.reshaped(node.shape, source.shape)
+        fused = id(source) in self.regions or is_leaf(source) or is_elementwise(source) or is_view(source)
+        if fused or inside is None:
+            self.fill(node, region)
+        else:
+            self.store(source, inside)
+            self.regions[id(source)] = inside
+
+    # ---- what the rules of ops ask for: each writes the target region of its node
+
+    def concatenate(self, node, axis):
+        region, offset = self.targets[id(node)], 0
+        for i in node.inputs:
+            self.part(i, region.part(tuple(offset if d == axis else 0 for d in range(node.ndim))))
+            offset += i.shape[axis]
+
+    def update(self, node):
+        """A chain of updates of one base, written in order into one buffer."""
+        region, chain, base = self.targets[id(node)], [], node
+        while base.op.name == "update" and id(base) not in self.regions:
+            chain.append(base)
+            base = base.inputs[0]
+        self._fill_base(base, chain, region)
+        for link in reversed(chain):
+            starts, steps = link.params["starts"], link.params["steps"]
+            self.part(link.inputs[1], region.part(starts, steps))
+
+    def _fill_base(self, base, chain, region):
+        """The base of a chain of updates, where they leave it to be seen."""
+        covered = np.zeros(base.shape, bool)
+        for link in chain:
+            starts, steps, shape = link.params["starts"], link.params["steps"], link.inputs[1].shape
+            covered[OPS["slice"].places(starts, steps, shape)] = True
+        for starts, shape in slabs_outside(covered):
+            self.fill(base, region.part(starts), starts, shape)
+
+    def accumulate(self, node, x, axes):
+        """Sums of x over axes."""
+        region = self.targets[id(node)]
+        if x.size == 0:
+            self.clear(region, node.shape)
+            return
+        kept = [d for d in range(x.ndim) if d not in axes]
+        strides = dict(zip(kept, region.strides, strict=True))
+        spread = Region(region.buffer, region.offset, tuple(strides.get(d, 0) for d in range(x.ndim)))
+        nest = Nest(self, x, x.shape, summed=axes)
+        (target,) = nest.merge(Element(region.buffer, spread.at(nest.index)))
+        if not nest.axes or not nest.axes[-1].summed:
+            self.clear(region, node.shape)
+            body, _ = nest.statements(target, target)
+            self.body += nest.loops(body)
+        else:
+            self._sum_along(nest, target)
+
+    def _sum_along(self, nest, target):
+        """Sums over the innermost loop, in several partial sums that fill vector lanes: the order of
+        additions is fixed by the extent alone."""
+        summed, kept = [a for a in nest.axes if a.summed], [a for a in nest.axes if not a.summed]
+        *outer, last = summed
+        count = ACCUMULATORS if last.extent >= 2 * ACCUMULATORS else 1
+        partial, lane = self.names.new("partial"), next(v for v in self.variables if v not in {a.variable for a in nest.axes})
+        place = Element(partial, Index(0, ((lane, 1),)))
+        zero = Loop(lane, count, [Assign(place, None, (Literal(0.0, self.dtype),))])
+        vector = nest.calls_function
+        whole, rest = divmod(last.extent, count)
+        operations, result = nest.operations, nest.result
+        moved = plus(Index(0, ((last.variable, count),)), Index(0, ((lane, 1),)))
+        nest.substitute(last.variable, moved)
+        body, _ = nest.statements(place, place)
+        inner = [Loop(last.variable, whole, [Loop(lane, count, body, vector=vector)])]
+        if rest:
+            nest.operations, nest.result = operations, result
+            nest.substitute(last.variable, Index(whole * count, ((lane, 1),)))
+            body, _ = nest.statements(place, place)
+            inner.append(Loop(lane, rest, body, vector=vector))
+        tree = self._tree([Element(partial, Index(k)) for k in range(count)], target)
+        self.body.append(Allocate(partial, count, None, self.dtype))
+        self.body += nest.loops([zero, *nest.loops(inner, outer, False), *tree], kept, False)
+
+    def _tree(self, terms, target):
+        """Statements that add up the terms in pairs."""
+        body = []
+        while len(terms) > 1:
+            pairs = []
+            for a, b in zip(terms[::2], terms[1::2], strict=True):
+                pairs.append(target if len(terms) == 2 else Local(self.names.temporary(), self.dtype))
+                body.append(Assign(pairs[-1], OPS["add"], (a, b)))
+            terms = pairs
+        return body or [Assign(target, None, (terms[0],))]
+
+    def running_sum(self, node, x, axis):
+        """Sums of x up to each element along an axis."""
+        region = self.targets[id(node)]
+        if x.size == 0:
+            return
+        if self._calls_function(x):  # the loop is a recurrence, so lanes cannot run along it
+            self.keep(x)
+        first = tuple(1 if d == axis else n for d, n in enumerate(x.shape))
+        later = tuple(n - 1 if d == axis else n for d, n in enumerate(x.shape))
+        one = tuple(int(d == axis) for d in range(x.ndim))
+        self.fill(x, region, shape=first)
+        self.fill(x, region.part(one), one, later, addend=region)
+
+    def scatter_add(self, node, x, index):
+        """x added into zeros at the flat positions of a table."""
+        region = self.targets[id(node)]
+        self.clear(region, node.shape)
+        if x.size == 0:
+            return
+        if self._calls_function(x):  # two lanes may meet in one element
+            self.keep(x)
+        places = region.places(node.shape, index.reshape(-1))
+        nest = Nest(self, x, x.shape)
+        flat = Region("", 0, row_major(x.shape)).at(nest.index)
+        (target,) = nest.merge(Element(region.buffer, Index(flat.offset, flat.terms, self.table(places.astype(np.int32)))))
+        if not flat.terms:
+            target = Element(region.buffer, Index(int(places[0])))
+        body, _ = nest.statements(target, target)
+        self.body += nest.loops(body)
+
+    def clear(self, region, shape):
+        """Zeros."""
+        zero = make_zero(self.dtype, shape)
+        self._made.append(zero)
+        self.fill(zero, region)
+
+    def _calls_function(self, x):
+        """Whether computing x inside a loop would call a mathematical function there."""
+        stack, seen = [x], set()
+        while stack:
+            node = stack.pop()
+            if id(node) in seen or is_leaf(node) or id(node) in self.regions or id(node) in self.locals:
+                continue
+            seen.add(id(node))
+            if is_elementwise(node) and calls_function(node):
+                return True
+            if is_elementwise(node) or is_view(node):
+                stack.extend(node.inputs)
+        return False
+
+    # ---- linear algebra
+
+    def matmul(self, node):
+        """A matrix product: loops for a small one, else BLAS."""
+        a, b = node.inputs
+        m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
+        if m * n * k <= LOOP_PRODUCT or 0 in node.shape or k == 0:
+            self._matmul_loops(node, a, b)
+        else:
+            self._matmul_blas(node, a, b, m, n, k)
+
+    def _matmul_loops(self, node, a, b):
+        *lead, m, k = a.shape
+        n = b.shape[-1]
+        wide = (*lead, m, k, n)
+        left = OPS["broadcast"](OPS["reshape"](a, shape=(*lead, m, k, 1)), shape=wide)
+        right = OPS["broadcast"](OPS["reshape"](b, shape=(*lead, 1, k, n)), shape=wide)
+        products = left * right
+        self._made += [left, right, products]
+        self.accumulate(node, products, (len(lead) + 1,))
+
+    def _matmul_blas(self, node, a, b, m, n, k):
+        region = self.targets[id(node)]
+        c = region
+        if n != 1 and region.strides[-1] != 1 or (m != 1 and n != 1 and region.strides[-2] < n):
+            c = self.buffer(node.name, node.shape)
+        (a, flip_a, lda), (b, flip_b, ldb) = self._factor(a), self._factor(b)
+        ldc = max(c.strides[-2], n) if m != 1 else n
+        lead = node.shape[:-2]
+        variables = self.variables[: len(lead)]
+        index = [Index(0, ((v, 1),)) for v in variables]
+        at = lambda r: Element(r.buffer, Region(r.buffer, r.offset, r.strides[: len(lead)]).at(index))
+        body = [Call("gemm", (flip_a, flip_b, m, n, k, at(a), lda, at(b), ldb, at(c), ldc), node.line)]
+        for v, extent in zip(reversed(variables), reversed(lead), strict=True):
+            body = [Loop(v, extent, body)]
+        self.body += body
+        if c is not region:
+            self.regions[id(node)] = c
+            self.fill(node, region)
+            del self.regions[id(node)]
+
+    def _factor(self, x):
+        """(region, flipped, leading dimension) of a factor as BLAS reads it."""
+        region = self.locate(x)
+        (rows, columns), (down, across) = x.shape[-2:], region.strides[-2:]
+        if (across == 1 or columns == 1) and (down >= columns or rows == 1):
+            return region, False, down if rows != 1 else columns
+        if (down == 1 or rows == 1) and (across >= rows or columns == 1):
+            return region, True, across if columns != 1 else rows
+        return self.contiguous(x), False, columns
+
+    def solve(self, node):
+        a, b = node.inputs
+        n, m = b.shape
+        if n <= STRAIGHT_SYSTEM:
+            self._call_straight(node)
+            return
+        region = self.targets[id(node)]
+        matrix, x, pivots = self.buffer("lu", (n, n)), region, self._pivots(n)
+        if m != 1 or not is_row_major(region.strides, node.shape):
+            x = self.buffer(node.name, (n * m,))
+            x = Region(x.buffer, 0, (1, n))
+        self.fill(a, Region(matrix.buffer, 0, (1, n)))
+        self.fill(b, x)
+        self.body.append(Call("gesv", (n, m, *map(start, (matrix, x, pivots))), node.line))
+        if x is not region:
+            self.regions[id(node)] = x
+            self.fill(node, region)
+            del self.regions[id(node)]
+
+    def det(self, node):
+        (a,) = node.inputs
+        n = a.shape[-1]
+        if n <= STRAIGHT_SYSTEM:
+            self._call_straight(node)
+            return
+        matrix = self.buffer("lu", (n, n))
+        self.fill(a, matrix)
+        self.body.append(Call("det", (n, *map(start, (matrix, self._pivots(n), self.targets[id(node)]))), node.line))
+
+    def _pivots(self, n):
+        """Room for n integers of eight bytes."""
+        return self.buffer("pivots", (n * (8 // np.dtype(self.dtype).itemsize),))
+
+    def _call_straight(self, node):
+        """Call straight-line code for one small op."""
+        inputs = {f"a{k}": input_node(f"a{k}", i.shape, i.dtype) for k, i in enumerate(node.inputs)}
+        name = f"{node.op.name}_{'_'.join(str(n) for i in node.inputs for n in i.shape)}_{node.dtype}"
+        function = Function(name, inputs, {"x": make(node.op, list(inputs.values()), **node.params)})
+        self._call(node, function, name, "scalar")
+
+    def call(self, node, function):
+        """A call of another Function's kernel."""
+        self._call(node, function, f"{function.name}_{function.digest[:10]}", "auto")
+
+    def _call(self, node, function, name, layout):
+        from odec.codegen.lower import lower
+
+        callee = self.callees.get(name)
+        if callee is None:
+            callee = self.callees[name] = lower(function, name, layout)
+        region = self.targets[id(node)]
+        result = region
+        if not is_row_major(region.strides, node.shape):
+            result = self.buffer(node.name, node.shape, node.dtype)
+        args = [start(self._whole(i)) for i in node.inputs] + [start(result)]
+        if callee.work_size:
+            size = callee.work_size
+            args.append(start(self.buffer("scratch", (size,), callee.dtype)))
+        self.body.append(Call(name, tuple(args), node.line))
+        if result is not region:
+            self.regions[id(node)] = result
+            self.fill(node, region)
+            del self.regions[id(node)]
+
+    def _whole(self, node):
+        """A contiguous region with the elements of a node."""
+        region = self.locate(node)
+        return region if is_row_major(region.strides, node.shape) else self.contiguous(node)
+
+
+def start(region):
+    """The first element of a region."""
+    return Element(region.buffer, Index(region.offset))
+
+
+def make_zero(dtype, shape):
+    from odec.graph.node import structural_zero
+
+    return structural_zero(dtype, shape)
+
+
+def slabs_outside(covered):
+    """[(starts, shape)] of boxes that hold every element that is not covered: the slabs around the box
+    of what is covered, or everything where that box has holes."""
+    if not covered.any():
+        return [((0,) * covered.ndim, covered.shape)]
+    box = []
+    for d in range(covered.ndim):
+        found = np.flatnonzero(covered.any(axis=tuple(e for e in range(covered.ndim) if e != d)))
+        box.append((int(found[0]), int(found[-1]) + 1))
+    if not covered[tuple(slice(a, b) for a, b in box)].all():
+        return [((0,) * covered.ndim, covered.shape)]
+    result, inside = [], [(0, n) for n in covered.shape]
+    for d, (a, b) in enumerate(box):
+        for low, high in ((0, a), (b, covered.shape[d])):
+            if low < high:
+                ranges = [*inside[:d], (low, high), *inside[d + 1 :]]
+                result.append((tuple(r[0] for r in ranges), tuple(r[1] - r[0] for r in ranges)))
+        inside[d] = (a, b)
+    return result

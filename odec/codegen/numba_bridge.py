@@ -1,0 +1,119 @@
+"""Where odec meets Numba: compiling the loop, and kernels inside the user's own @njit code.
+
+Numba is imported here only, and only when there is something for it to compile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import warnings
+
+from odec.codegen import cache
+from odec.codegen.compile import Library, cpu_description, object_code
+
+
+@functools.cache
+def _numba():
+    """Numba, with the compiled meanings of machine.py's functions registered."""
+    import numba
+    from numba import types
+    from numba.extending import intrinsic, overload
+
+    from odec.integrate import machine
+
+    @intrinsic
+    def invoke(context, kernel, buffers):
+        def emit(context, builder, signature, args):
+            from llvmlite import ir
+
+            pointers = [builder.extract_value(args[1], i) for i in range(len(buffers))]
+            byte = ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [byte] * len(pointers))
+            function = builder.inttoptr(args[0], kind.as_pointer())
+            builder.call(function, [builder.bitcast(p, byte) for p in pointers])
+            return context.get_dummy_value()
+
+        return types.void(kernel, buffers), emit
+
+    @intrinsic
+    def advance(context, buffer, start):
+        def emit(context, builder, signature, args):
+            return builder.gep(args[0], [args[1]], source_etype=context.get_data_type(buffer.dtype))
+
+        return buffer(buffer, types.intp), emit
+
+    @intrinsic
+    def reinterpret(context, value):
+        to = types.int64 if value == types.float64 else types.float64
+
+        def emit(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(to))
+
+        return to(value), emit
+
+    overload(machine.call_kernel)(lambda kernel, *buffers: lambda kernel, *buffers: invoke(kernel, buffers))
+    overload(machine.offset)(lambda buffer, start: lambda buffer, start: advance(buffer, start))
+    overload(machine.bits)(lambda x: lambda x: reinterpret(x))
+    overload(machine.from_bits)(lambda i: lambda i: reinterpret(i))
+    return numba
+
+
+def _compiled(name, function, parameters, helpers):
+    """Object code of a Python function of pointers and numbers that returns an int64, as symbol `name`."""
+    numba = _numba()
+    from numba import types
+    from numba.extending import register_jitable
+
+    kinds = {"int": types.int64, "float64*": types.CPointer(types.float64), "float32*": types.CPointer(types.float32),
+             "int64*": types.CPointer(types.int64)}  # fmt: skip
+    for helper in helpers:
+        register_jitable(error_model="numpy", fastmath={"contract"})(helper)
+    options = {"error_model": "numpy", "fastmath": {"contract"}, "no_cpython_wrapper": True, "nogil": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
+    (overload,) = jitted.overloads.values()
+    return object_code(_alone(overload.library.get_llvm_str(), overload.fndesc.llvm_func_name, name))
+
+
+def _alone(text, symbol, name):
+    """Numba's module with one function left visible, as `name`: the wrappers around it call into Numba
+    and Python, which a process that only loads the object code has not imported."""
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    for function in module.functions:
+        if function.name == symbol:
+            function.name, function.linkage = name, "external"
+        elif not function.is_declaration:
+            function.linkage = "internal"
+    return str(module)
+
+
+@functools.cache
+def loop_function(name, function, parameters, helpers):
+    """A loop as machine code: a Python callable of addresses and ints, compiled once an installation.
+
+    parameters : 'int', 'float64*', 'float32*' or 'int64*' for each argument of `function`
+    """
+    stamp = f"loop {name} {parameters} {cpu_description()} {cache.odec_fingerprint()}"
+    stored = cache.read(stamp)
+    if stored is None:
+        code = _compiled(name, function, parameters, helpers)
+        cache.write(stamp, {}, code)
+    else:
+        code = stored[1]
+    library = Library(code)
+    kinds = [ctypes.c_int64 if p == "int" else ctypes.c_void_p for p in parameters]
+    # Numba's own calling convention: where the result goes, where an exception would, the arguments.
+    entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(library.address(name))
+    result, exception = ctypes.c_int64, ctypes.c_void_p
+
+    def call(*arguments):
+        status, raised = result(), exception()
+        entry(ctypes.byref(status), ctypes.byref(raised), *arguments)
+        return status.value
+
+    call.library = library  # type: ignore[attr-defined]
+    return call

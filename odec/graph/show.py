@@ -1,0 +1,688 @@
+"""A graph as text, as a drawing, and as JSON that is read back without running anything."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+import json
+import math
+import os
+import subprocess
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from odec.errors import ArgumentError, LoadError, OdecError, nearest
+from odec.graph.function import Function
+from odec.graph.node import CONSTANT, INPUT, Data, Node, constant, input_node, intern, line_is, structural_zero
+from odec.graph.op import OPS
+from odec.graph.structure import Branch, Leaf, Structure
+from odec.graph.trace import place
+
+SHORT = {"float64": "f64", "float32": "f32", "bool": "bool"}
+
+# ---- listing ----------------------------------------------------------------------------------------------
+
+
+def listing(function):
+    """The graph as text, one node a line: `%7: f64[3] = sin(%4)   # model.py:12  name`.
+
+    Inputs go by their names; a constant that is one number everywhere stands where it is used.
+    """
+    names = _listed_names(function)
+    rows = []
+    for node in function.nodes:
+        if id(node) in names and node.op is not INPUT and not _is_one_number(node):
+            remark = "  ".join(part for part in (place(node.line) if node.line else "", node.name or "") if part)
+            rows.append((f"  {names[id(node)]}: {_type(node)} = {_application(node, names)}", remark))
+    width = min(max((len(text) for text, _ in rows), default=0), 80)
+    lines = [_header(function)] + [f"{text:<{width}}   # {remark}" if remark else text for text, remark in rows]
+    lines += [f"  return {', '.join(f'{name} = {names[id(node)]}' for name, node in function.outputs.items())}"]
+    return "\n".join(lines)
+
+
+def _listed_names(function):
+    """{id(node): how other lines refer to it}."""
+    names, count = {}, 0
+    for node in function.nodes:
+        if node.op is INPUT:
+            names[id(node)] = node.params["name"]
+        elif _is_one_number(node):
+            names[id(node)] = _number(node.params["value"])
+        else:
+            names[id(node)] = f"%{count}"
+            count += 1
+    return names
+
+
+def _is_one_number(node):
+    return node.op is CONSTANT and not isinstance(node.params["value"], Data)
+
+
+def _header(function):
+    inputs = ", ".join(f"{name}: {_type(node)}" for name, node in function.inputs.items())
+    outputs = ", ".join(f"{name}: {_type(node)}" for name, node in function.outputs.items())
+    return f"{function.name}({inputs}) -> {outputs}"
+
+
+def _type(node):
+    extents = ",".join(map(str, node.shape))
+    return SHORT.get(node.dtype, node.dtype) + (f"[{extents}]" if node.shape else "")
+
+
+def _application(node, names):
+    if node.op is CONSTANT:
+        return _short(node.params["value"])
+    arguments = [names[id(i)] for i in node.inputs] + [f"{k}={_short(v)}" for k, v in node.params.items()]
+    return f"{node.op.name}({', '.join(arguments)})"
+
+
+def _short(value):
+    """A parameter in a few words."""
+    if isinstance(value, Data):
+        flat = value.array.reshape(-1)
+        shown = ", ".join(_number(v) for v in flat[:4].tolist())
+        return f"[{shown}{', ...' if flat.size > 4 else ''}]"
+    if isinstance(value, Function):
+        return value.name
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value):
+    return repr(value) if isinstance(value, bool) else f"{value:.6g}"
+
+
+# ---- drawing ----------------------------------------------------------------------------------------------
+
+MOST_DRAWN = 500  # boxes; beyond this a drawing shows nothing and Graphviz takes minutes
+DOT_SECONDS = 20
+
+
+class Drawing(str):
+    """SVG text that a notebook shows as a picture."""
+
+    def _repr_svg_(self):
+        return str(self)
+
+
+def draw(function):
+    """The graph as SVG, laid out by Graphviz where it is installed.
+
+    Raises
+    ------
+    ArgumentError : more than 500 nodes
+    """
+    boxes = _boxes(function)
+    if len(boxes) > MOST_DRAWN:
+        raise ArgumentError(
+            f"{function.name}: {len(boxes):,} nodes do not make a readable drawing; at most {MOST_DRAWN} are drawn. "
+            "Print the graph instead."
+        )
+    arrows = [(boxes[id(i)], box) for box in boxes.values() for i in _sources(box.node) if id(i) in boxes]
+    arrows += [(boxes[id(node)], boxes["output", name]) for name, node in function.outputs.items() if id(node) in boxes]
+    return Drawing(_by_graphviz(function.name, boxes.values(), arrows) or _by_layers(function.name, boxes.values(), arrows))
+
+
+class _Box(NamedTuple):
+    """One box of a drawing: its lines of text, the first in bold."""
+
+    key: str
+    kind: str  # 'input', 'constant', 'op' or 'output'
+    lines: tuple
+    node: Any
+
+
+def _sources(node):
+    return () if node is None else node.inputs
+
+
+def _boxes(function):
+    boxes: dict[Any, _Box] = {}
+    for node in function.nodes:
+        if not _is_one_number(node):
+            boxes[id(node)] = _Box(f"n{len(boxes)}", _kind(node), _label(node), node)
+    for name, node in function.outputs.items():
+        label = (f"{name} = {_number(node.params['value'])}" if _is_one_number(node) else name, _type(node))
+        boxes["output", name] = _Box(f"n{len(boxes)}", "output", label, None)
+    return boxes
+
+
+def _kind(node):
+    return "input" if node.op is INPUT else "constant" if node.op is CONSTANT else "op"
+
+
+def _label(node):
+    if node.op is INPUT:
+        return (node.params["name"], _type(node))
+    if node.op is CONSTANT:
+        return (node.name or "constant", _type(node), _cut(_short(node.params["value"])))
+    arguments = [_number(i.params["value"]) if _is_one_number(i) else "·" for i in node.inputs]
+    plain = all(a == "·" for a in arguments)
+    title = node.op.name if plain else f"{node.op.name}({', '.join(arguments)})"
+    parameters = " ".join(f"{k}={_short(v)}" for k, v in node.params.items())
+    named = f"{node.name}: {_type(node)}" if node.name else _type(node)
+    return (_cut(title), named, *([_cut(parameters)] if parameters else []))
+
+
+def _cut(text, most=34):
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+COLOURS = {"input": "#dceaf7", "constant": "#eeeeee", "op": "#ffffff", "output": "#ddf1df"}
+FONT = "Helvetica, Arial, sans-serif"
+
+
+def _by_graphviz(name, boxes, arrows):
+    """SVG by the `dot` program, or None where there is none or it fails."""
+    try:
+        answer = subprocess.run(
+            ["dot", "-Tsvg"], input=_dot_text(name, boxes, arrows).encode(), capture_output=True, timeout=DOT_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    svg = answer.stdout.decode("utf-8", "replace")
+    start = svg.find("<svg")
+    return svg[start:] if start >= 0 else None
+
+
+def _dot_text(name, boxes, arrows):
+    lines = [
+        "digraph g {",
+        f'  graph [label=<<B>{escape(name)}</B>>, labelloc=t, fontname="Helvetica", fontsize=13, ranksep=0.35, nodesep=0.25];',
+        '  node [shape=box, style="rounded,filled", color="#8a8a8a", fontname="Helvetica", fontsize=11, '
+        'height=0.3, margin="0.12,0.06"];',
+        '  edge [color="#707070", arrowsize=0.6];',
+    ]
+    for box in boxes:
+        head, *rest = (escape(line) for line in box.lines)
+        small = "".join(f'<BR/><FONT POINT-SIZE="9" COLOR="#555555">{line}</FONT>' for line in rest)
+        lines.append(f'  {box.key} [fillcolor="{COLOURS[box.kind]}", label=<<B>{head}</B>{small}>];')
+    lines += [f"  {a.key} -> {b.key};" for a, b in arrows]
+    return "\n".join([*lines, "}"])
+
+
+ROW, GAP, LETTER, LINE = 46, 18, 6.4, 13  # pixels: between rows, between boxes, a letter, a line of text
+
+
+def _by_layers(name, boxes, arrows):
+    """SVG with a row for each depth; boxes sit near the mean of what they read."""
+    depth = {}
+    before = {box.key: [] for box in boxes}
+    for a, b in arrows:
+        before[b.key].append(a.key)
+    for box in boxes:  # in an order in which each follows what it needs
+        depth[box.key] = 1 + max((depth[k] for k in before[box.key]), default=-1)
+    rows: dict[int, list[_Box]] = {}
+    for box in boxes:
+        rows.setdefault(depth[box.key], []).append(box)
+    places, top = {}, 34.0
+    for _, row in sorted(rows.items()):
+        _place_row(row, before, places, top)
+        top += max(_height(box) for box in row) + ROW
+    left = min((x - w / 2 for x, _, w, _ in places.values()), default=0) - 12
+    right = max((x + w / 2 for x, _, w, _ in places.values()), default=100) + 12
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left:.0f} 0 {right - left:.0f} {top - ROW + 12:.0f}" '
+        f'width="{right - left:.0f}" height="{top - ROW + 12:.0f}" font-family="{FONT}">',
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0,0 L8,4 L0,8 z" fill="#707070"/></marker></defs>',
+        f'<text x="{(left + right) / 2:.0f}" y="18" text-anchor="middle" font-size="13" font-weight="bold">{escape(name)}</text>',
+        *(_arrow(places[a.key], places[b.key]) for a, b in arrows),
+        *(_drawn_box(box, places[box.key]) for box in boxes),
+        "</svg>",
+    ]
+    return "\n".join(parts)
+
+
+def _width(box):
+    return LETTER * max(map(len, box.lines)) + 16
+
+
+def _height(box):
+    return LINE * len(box.lines) + 8
+
+
+def _place_row(row, before, places, top):
+    """Centres in a row: as near to the mean of their sources as the boxes' widths allow."""
+
+    def wish(box):
+        known = [places[k][0] for k in before[box.key]]
+        return sum(known) / len(known) if known else 0.0
+
+    row = sorted(row, key=wish)
+    wishes, widths = [wish(b) for b in row], [_width(b) for b in row]
+    centres, edge = [], -math.inf
+    for x, w in zip(wishes, widths, strict=True):
+        centres.append(max(x, edge + GAP + w / 2))
+        edge = centres[-1] + w / 2
+    shift = sum(x - c for x, c in zip(wishes, centres, strict=True)) / len(row)
+    for box, centre, w in zip(row, centres, widths, strict=True):
+        places[box.key] = (centre + shift, top, w, _height(box))
+
+
+def _arrow(a, b):
+    (x1, y1, _, height), (x2, y2, *_) = a, b
+    y1 += height
+    bend = min(ROW, y2 - y1) / 2
+    return (
+        f'<path d="M{x1:.1f},{y1:.1f} C{x1:.1f},{y1 + bend:.1f} {x2:.1f},{y2 - bend:.1f} {x2:.1f},{y2:.1f}" '
+        'fill="none" stroke="#707070" marker-end="url(#arrow)"/>'
+    )
+
+
+def _drawn_box(box, at):
+    x, y, w, h = at
+    parts = [
+        f'<rect x="{x - w / 2:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="5" fill="{COLOURS[box.kind]}" stroke="#8a8a8a"/>'
+    ]
+    for k, line in enumerate(box.lines):
+        style = 'font-size="11" font-weight="bold"' if k == 0 else 'font-size="9" fill="#555555"'
+        parts.append(f'<text x="{x:.1f}" y="{y + LINE * (k + 1):.1f}" text-anchor="middle" {style}>{escape(line)}</text>')
+    return "".join(parts)
+
+
+# ---- JSON out ---------------------------------------------------------------------------------------------
+
+FUNCTION_FORMAT, SYSTEM_FORMAT, VERSION = "odec function", "odec system", 1
+
+
+def to_json(function):
+    """The graph as a JSON document (a dict); `from_json` makes an equal graph of it.
+
+    Floats are hexadecimal texts and arrays base64 of little-endian bytes, so every bit survives.
+    """
+    return {"format": FUNCTION_FORMAT, "version": VERSION, **_function_out(function)}
+
+
+def _function_out(function):
+    number = {id(node): k for k, node in enumerate(function.nodes)}
+    return {
+        "name": function.name,
+        "inputs": [{"name": name, "shape": list(n.shape), "dtype": n.dtype} for name, n in function.inputs.items()],
+        "nodes": [_node_out(node, number) for node in function.nodes[len(function.inputs) :]],
+        "outputs": [[name, number[id(node)]] for name, node in function.outputs.items()],
+    }
+
+
+def _node_out(node, number):
+    out: dict[str, Any] = {"op": node.op.name, "shape": list(node.shape), "dtype": node.dtype}
+    if node.op is CONSTANT:
+        structural = node.params["key"] == "structural"
+        out["value"] = "structural zero" if structural else _value_out(node.params["value"])
+    else:
+        out["inputs"] = [number[id(i)] for i in node.inputs]
+        if node.params:
+            out["params"] = {key: _value_out(value) for key, value in node.params.items()}
+    if node.line is not None:
+        out["line"] = [os.path.basename(str(node.line[0])), int(node.line[1])]
+    if node.name is not None:
+        out["name"] = node.name
+    return out
+
+
+def _value_out(value):
+    """A parameter: None, bool, int and str as they are; {"float"}, {"tuple"}, {"data"}, {"function"} for the rest."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return {"float": float(value).hex()}
+    if isinstance(value, tuple):
+        return {"tuple": [_value_out(v) for v in value]}
+    if isinstance(value, Data):
+        little = value.array.astype(value.array.dtype.newbyteorder("<"))
+        text = base64.b64encode(little.tobytes()).decode()
+        return {"data": text, "dtype": value.array.dtype.name, "shape": list(value.array.shape)}
+    if isinstance(value, Function):
+        return {"function": _function_out(value)}
+    raise ArgumentError(f"saving: {type(value).__name__} has no form in a file; use numbers, texts and tuples of them.")
+
+
+def system_to_json(system):
+    """A bound model as a JSON document (a dict): name, dtype, structures, names of the state, graph."""
+    return {
+        "format": SYSTEM_FORMAT,
+        "version": VERSION,
+        "name": system.name,
+        "dtype": system.dtype,
+        "state": None if system.state is None else [str(name) for name in system.state],
+        "y": structure_to_json(system.y_structure),
+        "p": structure_to_json(system.p_structure),
+        "graph": _function_out(system.graph),
+    }
+
+
+def structure_to_json(structure):
+    """A Structure as JSON: {"leaf": shape} or {"kind", "keys", "children"}; classes go by their field names."""
+    return _item_out(structure.root)
+
+
+def _item_out(item):
+    if isinstance(item, Leaf):
+        return {"leaf": list(item.shape)}
+    return {
+        "kind": item.kind,
+        "keys": [_value_out(key) for key in item.keys],
+        "children": [_item_out(child) for child in item.children],
+    }
+
+
+# ---- JSON in ----------------------------------------------------------------------------------------------
+
+MOST_NODES = 2_000_000
+MOST_ELEMENTS = 1 << 31  # of one array
+MOST_AXES = 32
+DEEPEST = 40  # functions, tuples and structures within each other
+DTYPES = ("float64", "float32", "bool")
+DATA_DTYPES = (*DTYPES, "int64", "int32")
+KINDS = ("tuple", "list", "dict", "namedtuple", "dataclass")
+_WRONG = (OdecError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, MemoryError)
+
+
+def parse(text):
+    """The document in a JSON text (str or bytes).
+
+    Raises
+    ------
+    LoadError : no JSON, or nested too deep
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"file: not JSON ({error}); give a file that System.save() wrote.") from None
+
+
+def from_json(document):
+    """The Function that `to_json` wrote. Nothing in the document is run.
+
+    Raises
+    ------
+    LoadError : anything else than what `to_json` writes
+    """
+    _check_head(document, FUNCTION_FORMAT)
+    return _Reader().function(document, "graph", 0)
+
+
+class SavedSystem(NamedTuple):
+    """What a saved bound model holds, in the order in which a System is made of it."""
+
+    name: str
+    graph: Function
+    y_structure: Structure
+    p_structure: Structure
+    dtype: str
+    state: tuple | None
+
+
+def system_from_json(document):
+    """The SavedSystem that `system_to_json` wrote. Nothing in the document is run.
+
+    A NamedTuple or dataclass comes back as a dict with its field names as keys, for making the class
+    would mean running code.
+
+    Raises
+    ------
+    LoadError : anything else than what `system_to_json` writes
+    """
+    _check_head(document, SYSTEM_FORMAT)
+    reader = _Reader()
+    name, dtype = _text(document, "name", "model"), _one_of(document, "dtype", FLOATS, "model")
+    y, p = (structure_from_json(_field(document, k, dict, "model"), k) for k in ("y", "p"))
+    state = document.get("state")
+    if state is not None:
+        state = tuple(_field(document, "state", list, "model"))
+        if not all(isinstance(s, str) for s in state):
+            raise LoadError("model: names of the state that are no texts; save the model again.")
+    graph = reader.function(_field(document, "graph", dict, "model"), "graph", 0)
+    _check_ports(graph, y.size, p.size, dtype)
+    return SavedSystem(name, graph, y, p, dtype, state)
+
+
+FLOATS = ("float64", "float32")
+
+
+def _check_ports(graph, y_size, p_size, dtype):
+    """A right-hand side takes t (), y (n,), p (m,) and gives dydt (n,)."""
+    expected = {"t": ((), "float64"), "y": ((y_size,), dtype), "p": ((p_size,), dtype)}
+    found = {name: (node.shape, node.dtype) for name, node in graph.inputs.items()}
+    results = {name: (node.shape, node.dtype) for name, node in graph.outputs.items()}
+    if found != expected or list(results.values()) != [((y_size,), dtype)]:
+        raise LoadError("graph: its inputs and outputs are not those of a right-hand side; save the model again.")
+
+
+def structure_from_json(document, what="structure"):
+    """The Structure that `structure_to_json` wrote; LoadError for anything else."""
+    offset = [0]
+    root = _item_in(document, what, offset, 0)
+    return Structure(root, offset[0])
+
+
+def _item_in(item, where, offset, depth):
+    if depth > DEEPEST:
+        raise LoadError(f"{where}: nested deeper than {DEEPEST}; save a flatter structure.")
+    if not isinstance(item, dict):
+        raise LoadError(f"{where}: {type(item).__name__} is no structure; save the model again.")
+    if "leaf" in item:
+        leaf = Leaf(_shape(item, "leaf", where), offset[0])
+        offset[0] += leaf.size
+        _limit(offset[0], where)
+        return leaf
+    kind = _one_of(item, "kind", KINDS, where)
+    keys = tuple(_key(k, where) for k in _field(item, "keys", list, where))
+    parts = _field(item, "children", list, where)
+    if len(keys) != len(parts) or len(set(keys)) != len(keys):
+        raise LoadError(f"{where}: {len(keys)} keys for {len(parts)} parts, or a key twice; save the model again.")
+    if kind in ("tuple", "list") and keys != tuple(range(len(keys))):
+        raise LoadError(f"{where}: a {kind} whose parts are not numbered 0, 1, ...; save the model again.")
+    if kind in ("namedtuple", "dataclass") and not all(isinstance(k, str) for k in keys):
+        raise LoadError(f"{where}: fields that are no names; save the model again.")
+    children = tuple(_item_in(p, f"{where}[{k!r}]"[:80], offset, depth + 1) for k, p in zip(keys, parts, strict=True))
+    return Branch(kind, keys, children)
+
+
+def _key(key, where):
+    key = _Reader().value(key, where, DEEPEST - 2)
+    if isinstance(key, (Data, Function)):
+        raise LoadError(f"{where}: an array cannot be a key; save the model again.")
+    return key
+
+
+def _check_head(document, expected):
+    if not isinstance(document, dict) or document.get("format") != expected:
+        found = document.get("format") if isinstance(document, dict) else type(document).__name__
+        raise LoadError(f"file: {str(found)[:60]!r} is not {expected!r}; give a file that System.save() wrote.")
+    version = document.get("version")
+    if type(version) is not int or version != VERSION:
+        raise LoadError(f"file: version {str(version)[:20]} is not {VERSION}, which this odec reads; save it again with this odec.")
+
+
+def _field(item, key, kind, where):
+    value = item.get(key) if isinstance(item, dict) else None
+    if type(value) is not kind:
+        found = "nothing" if value is None else type(value).__name__
+        raise LoadError(f"{where}: {key!r} is {found}, not {_KIND_NAMES[kind]}; the file is damaged, save the model again.")
+    return value
+
+
+_KIND_NAMES = {dict: "an object", list: "a list", str: "a text", int: "an integer"}
+
+
+def _text(item, key, where):
+    return _field(item, key, str, where)
+
+
+def _one_of(item, key, allowed, where):
+    value = _field(item, key, str, where)
+    if value not in allowed:
+        raise LoadError(f"{where}: {key} {value[:40]!r} is none of {', '.join(allowed)}; save the model again.")
+    return value
+
+
+def _limit(size, where):
+    if size > MOST_ELEMENTS:
+        raise LoadError(f"{where}: {size:,} elements; at most {MOST_ELEMENTS:,} are read. Save a smaller model.")
+
+
+def _shape(item, key, where):
+    shape = _field(item, key, list, where)
+    if len(shape) > MOST_AXES or not all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in shape):
+        raise LoadError(f"{where}: {key} {str(shape)[:60]} is no shape; save the model again.")
+    _limit(math.prod(shape), where)
+    return tuple(shape)
+
+
+class _Reader:
+    """Makes Functions of documents; counts nodes over all of them."""
+
+    def __init__(self):
+        self.count = 0
+
+    def function(self, document, where, depth):
+        if depth > DEEPEST:
+            raise LoadError(f"{where}: functions within functions deeper than {DEEPEST}; save the model again.")
+        name = _text(document, "name", where)
+        inputs = {}
+        for item in _field(document, "inputs", list, where):
+            port = _text(item, "name", where)
+            if port in inputs:
+                raise LoadError(f"{where}: two inputs are called {port[:40]!r}; save the model again.")
+            inputs[port] = input_node(port, _shape(item, "shape", where), _one_of(item, "dtype", DTYPES, where))
+        nodes = list(inputs.values())
+        entries = _field(document, "nodes", list, where)
+        self.count += len(entries)
+        if self.count > MOST_NODES:
+            raise LoadError(f"{where}: {self.count:,} nodes; at most {MOST_NODES:,} are read. Save a smaller model.")
+        for k, item in enumerate(entries):
+            nodes.append(self.node(item, nodes, f"node {k + len(inputs)}", depth))
+        outputs = self.outputs(document, nodes, where)
+        return Function(name, inputs, outputs)
+
+    def outputs(self, document, nodes, where):
+        outputs = {}
+        for item in _field(document, "outputs", list, where):
+            if type(item) is not list or len(item) != 2 or type(item[0]) is not str or item[0] in outputs:
+                raise LoadError(f"{where}: an output is not a name (once) with a number; save the model again.")
+            outputs[item[0]] = _earlier(item[1], nodes, f"{where}: output {item[0][:40]!r}")
+        if not outputs:
+            raise LoadError(f"{where}: no outputs; save the model again.")
+        return outputs
+
+    def node(self, item, nodes, where, depth):
+        name, shape = _text(item, "op", where), _shape(item, "shape", where)
+        dtype = _one_of(item, "dtype", DTYPES, where)
+        op = OPS.get(name)
+        if op is None or op is INPUT:
+            raise LoadError(f"{where}: {name[:40]!r} is not an op of this odec{nearest(name[:40], OPS)} Save the model with this odec.")
+        with line_is(_line(item, where)):
+            node = self.constant(item, shape, dtype, where) if op is CONSTANT else self.application(
+                op, item, nodes, shape, dtype, where, depth
+            )  # fmt: skip
+        if item.get("name") is not None and node.name is None:
+            node.name = _text(item, "name", where)
+        return node
+
+    def constant(self, item, shape, dtype, where):
+        value = self.value(item.get("value"), where, 0)
+        if type(value) is str and value == "structural zero" and dtype != "bool":
+            return structural_zero(dtype, shape)
+        if isinstance(value, Data):
+            if value.array.shape != shape or value.array.dtype.name != dtype or not shape:
+                raise LoadError(f"{where}: an array that does not fit its shape and dtype; save the model again.")
+            return constant(value.array, dtype)
+        if type(value) is not (bool if dtype == "bool" else float):
+            raise LoadError(f"{where}: the value of a {dtype} constant is {type(value).__name__}; save the model again.")
+        return constant(value, dtype, shape)
+
+    def application(self, op, item, nodes, shape, dtype, where, depth):
+        inputs = [_earlier(k, nodes, where) for k in _field(item, "inputs", list, where)]
+        params = item.get("params", {})
+        if type(params) is not dict:
+            raise LoadError(f"{where}: 'params' is {type(params).__name__}, not an object; save the model again.")
+        params = {key: self.value(value, where, depth) for key, value in params.items()}
+        _check_arity(op, inputs, params, where)
+        try:
+            hash(tuple(params.items()))
+            found = op.shape(*[i.shape for i in inputs], **params), op.dtype(*[i.dtype for i in inputs], **_dtype_params(op, params))
+        except _WRONG as error:
+            raise LoadError(f"{where}: {op.name} refuses its inputs ({_first_line(error)}); save the model again.") from None
+        if found != (shape, dtype):
+            raise LoadError(f"{where}: {op.name} of these inputs is not {dtype} of shape {shape}; save the model again.")
+        # Not make(): the graph was simplified when it was traced, and shall come back as it was saved.
+        return intern(op, inputs, params, shape, dtype)
+
+    def value(self, item, where, depth):
+        """A parameter as `_value_out` writes it."""
+        if depth > DEEPEST:
+            raise LoadError(f"{where}: a parameter nested deeper than {DEEPEST}; save the model again.")
+        if item is None or type(item) in (bool, str, int):
+            return item
+        if type(item) is dict:
+            if item.keys() == {"float"}:
+                return _float(item, where)
+            if item.keys() == {"tuple"}:
+                return tuple(self.value(v, where, depth + 1) for v in _field(item, "tuple", list, where))
+            if item.keys() == {"data", "dtype", "shape"}:
+                return _data(item, where)
+            if item.keys() == {"function"}:
+                return self.function(_field(item, "function", dict, where), where, depth + 1)
+        raise LoadError(f"{where}: a parameter in no form that odec writes; the file is damaged, save the model again.")
+
+
+def _earlier(k, nodes, where) -> Node:
+    """The k-th node: only earlier ones can be meant, so a graph in a file has no cycle."""
+    if type(k) is not int or not 0 <= k < len(nodes):
+        raise LoadError(f"{where}: refers to node {str(k)[:20]}, which does not come before it; save the model again.")
+    return nodes[k]
+
+
+def _line(item, where):
+    line = item.get("line")
+    if line is None:
+        return None
+    if type(line) is not list or len(line) != 2 or type(line[0]) is not str or type(line[1]) is not int:
+        raise LoadError(f"{where}: its line is not [file, number]; save the model again.")
+    return os.path.basename(line[0]), line[1]
+
+
+def _float(item, where):
+    text = _text(item, "float", where)
+    try:
+        return float.fromhex(text)
+    except (ValueError, OverflowError):
+        raise LoadError(f"{where}: {text[:40]!r} is no hexadecimal number; save the model again.") from None
+
+
+def _data(item, where):
+    shape, dtype = _shape(item, "shape", where), np.dtype(_one_of(item, "dtype", DATA_DTYPES, where))
+    try:
+        raw = base64.b64decode(_text(item, "data", where), validate=True)
+    except (binascii.Error, ValueError):
+        raise LoadError(f"{where}: an array that is not base64; the file is damaged, save the model again.") from None
+    if len(raw) != math.prod(shape) * dtype.itemsize:
+        raise LoadError(f"{where}: {len(raw):,} bytes for an array of shape {shape}; the file is damaged, save the model again.")
+    if dtype.kind == "b" and raw.strip(b"\x00\x01"):
+        raise LoadError(f"{where}: a truth value that is neither 0 nor 1; the file is damaged, save the model again.")
+    return Data(np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(shape))
+
+
+def _check_arity(op, inputs, params, where):
+    """As many inputs as the op takes, of one dtype, and for an elementwise op of one shape; no unknown parameter."""
+    try:
+        signature = inspect.signature(op.shape)
+    except (TypeError, ValueError):
+        raise LoadError(f"{where}: {op.name} cannot be read from a file; close the model over its value.") from None
+    kinds = {p.kind for p in signature.parameters.values()}
+    known = {p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if op.family == "elementwise" and (len(inputs) != len(op.domain) or len({i.shape for i in inputs}) > 1):
+        raise LoadError(f"{where}: {op.name} takes {len(op.domain)} inputs of one shape; save the model again.")
+    if not inputs or len({i.dtype for i in inputs} - {"bool"}) > 1:
+        raise LoadError(f"{where}: {op.name} needs inputs of one dtype; save the model again.")
+    if not known.issuperset(params) and (inspect.Parameter.VAR_KEYWORD not in kinds or op.family == "elementwise"):
+        raise LoadError(f"{where}: {op.name} has no parameter {sorted(set(params) - known)[0][:40]!r}; save the model again.")
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,211 @@
+"""`odec.solve`: check the arguments, compile, run the loop, say how it went."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from odec.dynamics import Model
+from odec.errors import ArgumentError, ShapeError, SolveError, Status
+from odec.integrate.run import run
+from odec.solution import Solution
+from odec.steppers.tableaus import TABLEAUS, tableau_named
+from odec.system import System
+
+LATER = {"dense_output": False, "events": (), "controller": None, "mass_matrix": None, "progress": False}
+
+
+def methods():
+    """The known methods, as records with name, order, stages, family, source."""
+    return list(TABLEAUS.values())
+
+
+def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, t_eval=None, first_step=None,
+          min_step=0.0, max_step=math.inf, max_steps=1_000_000, dtype=None, throw=True, **later):  # fmt: skip
+    """Solve dy/dt = f(t, y, *params) from t_span[0] to t_span[1], which may lie before it.
+
+    Parameters
+    ----------
+    model : Model or System
+    t_span : (t0, t1), in the model's unit of time
+    y0 : the state at t0, an array or a structure
+    params : tuple in signature order, or dict by name
+    method : name of a method, or a ButcherTableau; "auto" is tsit5
+    rtol, atol : positive numbers, or shaped like y: a step is accepted where the root mean square of
+        error / (atol + rtol max(|y|, |y1|)) is at most 1
+    t_eval : sorted times within t_span to keep; None keeps every accepted step, [] the end only
+    first_step, min_step, max_step : positive, in the unit of time; max_steps bounds all tried steps
+    dtype : float64 or float32; None follows y0
+    throw : raise SolveError when the end is not reached, else return what was reached
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    SolveError : the solve stopped early; `.solution` holds what was reached
+    """
+    _refuse_later(later)
+    began = time.perf_counter()
+    system, y, p = _bound(model, y0, params, dtype)
+    name, n = system.name, system.y_structure.size
+    t0, t1 = _span(name, t_span)
+    tableau = tableau_named(method)
+    y_row = system.y_structure
+    rtol = _tolerance(name, "rtol", rtol, y_row, system.dtype)
+    atol = _tolerance(name, "atol", atol, y_row, system.dtype)
+    for what, flat in (("y0", y), ("params", p)):
+        if not np.isfinite(flat).all():
+            raise ArgumentError(f"{name}: {_first_bad(system, what, flat)}; finite numbers are needed.")
+    t_eval = _times(name, t_eval, t0, t1)
+    first = 0.0 if first_step is None else _positive(name, "first_step", first_step)
+    limits = (_positive(name, "min_step", min_step, zero=True), _positive(name, "max_step", max_step, infinite=True))
+    max_steps = _count(name, max_steps)
+    rhs, step = system.compiled("rhs"), system.compiled("step", method=tableau)
+    compiled = time.perf_counter()
+    out = run(system, tableau, rhs, step, (t0, t1), y, p, rtol, atol, t_eval, first, limits, max_steps)
+    ended = time.perf_counter()
+    stats = {
+        "steps": out.steps, "rejected": out.rejected, "nfev": out.nfev, "njev": 0, "nlu": 0,
+        "compile_seconds": compiled - began, "solve_seconds": ended - compiled,
+    }  # fmt: skip
+    solution = Solution(
+        out.ts, y_row.unflatten(out.ys, (len(out.ts),)), y_row.unflatten(out.y), out.status,
+        _message(system, tableau, out, rtol, atol), stats, name, system.state,
+    )  # fmt: skip
+    if throw and not solution.success:
+        raise SolveError(solution.message, solution)
+    return solution
+
+
+def _refuse_later(later):
+    for name, value in later.items():
+        if name not in LATER:
+            raise TypeError(f"solve() has no keyword {name!r}")
+        if value is not LATER[name] and value != LATER[name]:
+            raise ArgumentError(f"solve: {name} is not available in this version; leave it out.")
+
+
+def _bound(model, y0, params, dtype):
+    """(system, flat y, flat p) of a Model or a System."""
+    if isinstance(model, System):
+        system = model
+        values = params if isinstance(params, dict) else tuple(params)
+    elif isinstance(model, Model):
+        system = model.bind(y0, params, dtype)
+        values = model.parameter_values(params)
+    else:
+        raise ArgumentError(
+            f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate it with @odec.dynamics."
+        )
+    return system, system.y_structure.flatten(y0, f"{system.name}: y0", system.dtype), system.flat_parameters(values)
+
+
+def _span(name, t_span):
+    try:
+        t0, t1 = (float(t) for t in t_span)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name}: t_span is {t_span!r}; two numbers (t0, t1) are needed.") from None
+    if not (math.isfinite(t0) and math.isfinite(t1)):
+        raise ArgumentError(f"{name}: t_span is ({t0}, {t1}); both times must be finite.")
+    if t0 == t1:
+        raise ArgumentError(f"{name}: t_span starts and ends at {t0}; give an end that differs from the start.")
+    return t0, t1
+
+
+def _tolerance(name, what, value, structure, dtype):
+    """A tolerance as one positive number for each element of y."""
+    if isinstance(value, (int, float)):
+        if not 0.0 < value < math.inf:
+            raise ArgumentError(f"{name}: {what} is {value}; a positive finite number is needed.")
+        return np.full(structure.size, value, dtype)
+    try:
+        scalar = np.ndim(value) == 0
+        flat = np.full(structure.size, value, dtype) if scalar else structure.flatten(value, f"{name}: {what}", dtype)
+    except (ShapeError, TypeError, ValueError) as error:
+        raise ArgumentError(f"{error} {what} is a number or shaped like y.") from None
+    if not np.all((flat > 0) & np.isfinite(flat)):
+        raise ArgumentError(f"{name}: {what} has {flat[~((flat > 0) & np.isfinite(flat))][0]}; every entry must be positive and finite.")
+    return flat
+
+
+def _times(name, t_eval, t0, t1):
+    """Output times as a contiguous vector, or None for every step."""
+    if t_eval is None:
+        return None
+    times = np.array(t_eval, dtype=float)
+    if times.ndim != 1:
+        raise ArgumentError(f"{name}: t_eval has shape {times.shape}; a one-dimensional list of times is needed.")
+    if times.size == 0:
+        return times
+    low, high = min(t0, t1), max(t0, t1)
+    outside = ~((times >= low) & (times <= high))
+    if outside.any():
+        raise ArgumentError(f"{name}: t_eval has {times[outside][0]}, outside the time span ({t0}, {t1}); leave it out or widen t_span.")
+    steps = np.diff(times) * (1 if t1 > t0 else -1)
+    if (steps < 0).any():
+        order = "rising" if t1 > t0 else "falling"
+        raise ArgumentError(f"{name}: t_eval is not sorted; times must be {order} from {t0} to {t1}.")
+    return times
+
+
+def _positive(name, what, value, zero=False, infinite=False):
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name}: {what} is {value!r}; a number is needed.") from None
+    good = value >= 0 if zero else value > 0
+    if not good or (math.isinf(value) and not infinite):
+        raise ArgumentError(f"{name}: {what} is {value}; a {'non-negative' if zero else 'positive'} number is needed.")
+    return value
+
+
+def _count(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"{name}: max_steps is {value!r}; a positive integer is needed.")
+    return min(int(value), 2**62)
+
+
+def _first_bad(system, what, flat):
+    """'y0[1] is nan' for the first entry that is not finite."""
+    place = int(np.flatnonzero(~np.isfinite(flat))[0])
+    structure = system.y_structure if what == "y0" else system.p_structure
+    return f"{what}{_path(structure, place, None)} is {flat[place]}"
+
+
+def _path(structure, place, names):
+    """The user's name of a flat position: '[1]', '.v[0]', or the state's own name."""
+    for path, leaf in structure.leaves:
+        if leaf.offset <= place < leaf.offset + leaf.size:
+            index = np.unravel_index(place - leaf.offset, leaf.shape)
+            inside = "".join(f"[{i}]" for i in ([", ".join(map(str, index))] if index else []))
+            return path + inside
+    return f"[{place}]"
+
+
+def _component(system, place):
+    if system.state is not None and len(system.state) == system.y_structure.size:
+        return system.state[place]
+    return "y" + _path(system.y_structure, place, None)
+
+
+def _message(system, tableau, out, rtol, atol):
+    """One sentence for how a solve ended, and what to try."""
+    if out.status is Status.SUCCESS:
+        return out.status.sentence
+    where = f"{system.name}: {out.status.sentence} at t = {out.t:.6g} after {out.steps:,} steps ({out.rejected:,} rejected)"
+    speed = np.abs(out.slope) / (atol + rtol * np.abs(out.y))
+    bad = np.flatnonzero(~np.isfinite(out.slope))
+    worst = int(bad[0]) if bad.size else int(np.argmax(speed))
+    if out.status is Status.NON_FINITE_START:
+        return f"{where}; d{_component(system, worst)}/dt is {out.slope[worst]}. Check y0 and params."
+    which = f"{_component(system, worst)} changed fastest"
+    if out.status is Status.STEP_LIMIT:
+        return f"{where}; {which}. Raise max_steps, loosen rtol and atol, or shorten t_span."
+    if out.status is Status.NON_FINITE:
+        return f"{where}; {which}. The solution may blow up in finite time, or leave where the model is defined."
+    return f"{where}; {which}. The solution may blow up there, or the tolerances ask for more than {system.dtype} holds."

@@ -1,0 +1,312 @@
+"""A model with shapes: its graph, the kernels derived from it, and calls of them on numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from odec.codegen.compile import CompiledKernel, assembly, optimised, program
+from odec.codegen.lower import LAYOUTS, lower
+from odec.codegen.print_llvm import print_llvm
+from odec.codegen.print_python import print_python
+from odec.codegen.targets import cpu_target
+from odec.errors import ArgumentError, nearest
+from odec.graph.function import Function
+from odec.graph.structure import Branch, Leaf, Structure
+from odec.steppers.runge_kutta import runge_kutta_step
+from odec.steppers.tableaus import tableau_named
+from odec.transforms.jacobian import divergence, jacobian_values
+from odec.transforms.jvp import jvp
+from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
+from odec.transforms.taylor import taylor
+from odec.transforms.vjp import vjp
+
+LANGUAGES = ("python", "llvm", "asm")
+TARGETS = ("cpu", "python")
+
+
+class System:
+    """A model bound to structures, shapes and a dtype.
+
+    graph : Function (t: (), y: (n,), p: (m,)) -> dydt (n,); `str(graph)` lists it, `graph.draw()` draws it
+    y_structure, p_structure : how y and the parameters (a dict by name) lie in the flat vectors y and p
+    """
+
+    def __init__(self, name, graph, y_structure, p_structure, dtype, state=None):
+        self.name, self.graph, self.dtype, self.state = name, graph, dtype, state
+        self.y_structure: Structure = y_structure
+        self.p_structure: Structure = p_structure
+        self._programs = {}
+        self._patterns = {}
+
+    def __repr__(self):
+        y, p = self.y_structure.describe(), self.p_structure.describe()
+        return f"<odec system {self.name}: y {y}, params {p}, {self.dtype}>"
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("graph", "_programs", "_patterns")} | {
+            "document": self._document()
+        }
+
+    def __setstate__(self, state):
+        from odec.graph.show import from_json
+
+        document = state.pop("document")
+        self.__dict__.update(state, graph=from_json(document["graph"]), _programs={}, _patterns={})
+
+    def _document(self):
+        from odec.graph.show import system_to_json
+
+        return system_to_json(self)
+
+    # ---- what users evaluate
+
+    def rhs(self, t, y, *params):
+        """dy/dt at (t, y, params), in the structure of y."""
+        (rate,) = self._evaluate("rhs", self._point(t, y, params))
+        return self.y_structure.unflatten(rate)
+
+    def jvp(self, t, y, *params, tangents):
+        """The directional derivative of rhs along `tangents` = (dt, dy, dparams), in the structure of y.
+
+        A tangent that is None is zero; dparams is a tuple in signature order or a dict by name.
+        """
+        names, seeds = [], []
+        dt, dy, dparams = (*tangents, *(None,) * (3 - len(tangents)))
+        if dt is not None:
+            names.append("t")
+            seeds.append(_scalar(dt, "dt"))
+        if dy is not None:
+            names.append("y")
+            seeds.append(self.y_structure.flatten(dy, f"{self.name}: dy", self.dtype))
+        if dparams is not None and self.p_structure.size:
+            names.append("p")
+            seeds.append(self._parameter_tangent(dparams))
+        if not names:
+            return self.y_structure.unflatten(np.zeros(self.y_structure.size, self.dtype))
+        (rate,) = self._evaluate("jvp", [*self._point(t, y, params), *seeds], wrt=tuple(names))
+        return self.y_structure.unflatten(rate)
+
+    def vjp(self, t, y, *params, cotangent):
+        """(t_bar, y_bar, params_bar): the transposed Jacobian of rhs applied to `cotangent` (like y)."""
+        bar = self.y_structure.flatten(cotangent, f"{self.name}: cotangent", self.dtype)
+        t_bar, y_bar, p_bar = self._evaluate("vjp", [*self._point(t, y, params), bar])
+        return float(t_bar[0]), self.y_structure.unflatten(y_bar), self._as_parameters(p_bar)
+
+    def jacobian(self, t, y, *params, wrt="y", sparse=False):
+        """d rhs / d wrt at a point: (n, n) for y, (n,) for t, (n, size) for a parameter by name.
+
+        sparse : a scipy.sparse CSR array with the structural pattern, entries that happen to be zero included
+        """
+        (values,) = self._evaluate("jacobian", self._point(t, y, params), wrt=wrt)
+        rows, columns = self._pattern(wrt)
+        shape = (self.y_structure.size, self._column_range(wrt)[1])
+        if sparse:
+            from scipy.sparse import csr_array
+
+            return csr_array((values, (rows, columns)), shape=shape)
+        dense = np.zeros(shape, self.dtype)
+        dense[rows, columns] = values
+        return dense[:, 0] if wrt == "t" else dense
+
+    def jacobian_sparsity(self, wrt="y"):
+        """Where d rhs / d wrt can differ from zero, as a boolean scipy.sparse CSR array."""
+        rows, columns = self._pattern(wrt)
+        return _boolean(rows, columns, (self.y_structure.size, self._column_range(wrt)[1]))
+
+    def hessian_sparsity(self):
+        """Where the Hessian in y of some w . rhs can differ from zero, (n, n), boolean scipy.sparse CSR."""
+        if "hessian" not in self._patterns:
+            self._patterns["hessian"] = hessian_pattern(self.graph, "y")
+        n = self.y_structure.size
+        return _boolean(*self._patterns["hessian"], (n, n))
+
+    def taylor(self, t, y, *params, order):
+        """Normalised Taylor coefficients y^(k)/k! of the solution through (t, y), k = 0 .. order.
+
+        In the structure of y, each array with a leading axis of length order + 1.
+        """
+        if not isinstance(order, (int, np.integer)) or order < 0:
+            raise ArgumentError(f"{self.name}.taylor: order is {order!r}; a non-negative integer is needed.")
+        (rows,) = self._evaluate("taylor", self._point(t, y, params), order=int(order))
+        return self.y_structure.unflatten(rows.reshape(order + 1, -1), lead=(order + 1,))
+
+    def divergence(self, t, y, *params):
+        """The trace of d rhs / dy at a point, a float."""
+        (value,) = self._evaluate("divergence", self._point(t, y, params))
+        return float(value[0])
+
+    def to_sympy(self):
+        """The model as SymPy expressions: an object with `t`, `y`, `params`, `rhs`."""
+        from odec.interop.sympy import to_sympy
+
+        return to_sympy(self)
+
+    # ---- what users read and keep
+
+    def source(self, kernel="rhs", language="python", layout="auto", **how):
+        """The text of a generated kernel: readable Python, optimised LLVM IR, or assembly.
+
+        kernel : one of KERNELS; `how` as it takes: wrt=, order=, method=
+        """
+        if language not in LANGUAGES:
+            raise ArgumentError(
+                f"source: language {language!r} is not known{nearest(language, LANGUAGES)} It is one of {', '.join(LANGUAGES)}."
+            )
+        kernels = self._kernels(kernel, layout, how)
+        if language == "python":
+            return "\n\n".join(print_python(k) for k in kernels)
+        text = print_llvm(kernels, cpu_target())
+        return str(optimised(text)) if language == "llvm" else assembly(text)
+
+    def compile(self, kernel="rhs", target="cpu", layout="auto", **how):
+        """The kernel as an object to call on arrays, or in one's own @numba.njit code.
+
+        It takes one contiguous array for each input, then one for each output, which it fills.
+        """
+        if target not in TARGETS:
+            raise ArgumentError(f"compile: target {target!r} is not known{nearest(target, TARGETS)} It is one of {', '.join(TARGETS)}.")
+        if target == "python":
+            from odec.codegen.print_python import python_function
+
+            return python_function(self._kernels(kernel, layout, how)[-1])
+        return self.compiled(kernel, layout=layout, **how)
+
+    def save(self, path):
+        """Write the graph and the structures as JSON; `odec.load` reads it and runs no code."""
+        import json
+
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self._document(), file)
+
+    # ---- kernels
+
+    def compiled(self, kernel, layout="auto", **how) -> CompiledKernel:
+        """The compiled kernel, from memory, the disk cache, or the compiler."""
+        key = (kernel, layout, *sorted(how.items()))
+        found = self._programs.get(key)
+        if found is None:
+            self._check_kernel(kernel, layout)
+            stamp = f"{self.graph.digest} {key!r}"
+            found = self._programs[key] = program(stamp, lambda: self._kernels(kernel, layout, how))
+        return found.kernels[kernel]
+
+    def _check_kernel(self, kernel, layout):
+        if kernel not in KERNELS:
+            raise ArgumentError(f"kernel {kernel!r} is not known{nearest(kernel, KERNELS)} It is one of {', '.join(KERNELS)}.")
+        if layout not in LAYOUTS:
+            raise ArgumentError(f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}.")
+
+    def _kernels(self, kernel, layout, how):
+        """The kernels that make up one named kernel, what they call first."""
+        self._check_kernel(kernel, layout)
+        function = KERNELS[kernel](self, **how)
+        kernels = [lower(function, kernel, layout)]
+        return kernels if kernel != "step" else [lower(self.graph, "rhs", layout), *kernels]
+
+    def derivative(self, kernel, **how) -> Function:
+        """The graph of a kernel: what `compile` and `source` start from."""
+        self._check_kernel(kernel, "auto")
+        return KERNELS[kernel](self, **how)
+
+    def _evaluate(self, kernel, inputs, **how):
+        compiled = self.compiled(kernel, **how)
+        outputs = [np.empty(a.size, a.dtype) for a in compiled.arguments if a.written]
+        compiled.run(*inputs, *outputs)
+        return outputs
+
+    # ---- points
+
+    def _point(self, t, y, params):
+        return [
+            _scalar(t, f"{self.name}: t"),
+            self.y_structure.flatten(y, f"{self.name}: y", self.dtype),
+            self.flat_parameters(params),
+        ]
+
+    def flat_parameters(self, params):
+        """The parameters as one flat vector (m,): a tuple in signature order, or a dict by name."""
+        root = self.p_structure.root
+        if not isinstance(params, dict):
+            if len(params) != len(root.keys):
+                names = ", ".join(map(str, root.keys)) or "none"
+                raise ArgumentError(f"{self.name} takes {len(root.keys)} parameters ({names}), but {len(params)} were given.")
+            params = dict(zip(root.keys, params, strict=True))
+        return self.p_structure.flatten(params, f"{self.name}: params", self.dtype)
+
+    def _parameter_tangent(self, dparams):
+        root = self.p_structure.root
+        flat = np.zeros(self.p_structure.size, self.dtype)
+        given = dparams if isinstance(dparams, dict) else dict(zip(root.keys, dparams, strict=False))
+        for key, child in zip(root.keys, root.children, strict=True):
+            if given.get(key) is not None:
+                Structure(child, self.p_structure.size).flatten(given[key], f"{self.name}: tangent of {key}", out=flat)
+        return flat
+
+    def _as_parameters(self, flat):
+        """A flat parameter vector as a tuple in signature order."""
+        return tuple(self.p_structure.unflatten(flat).values())
+
+    def _column_range(self, wrt):
+        """(input, size, offset) of what a Jacobian is taken by."""
+        if wrt == "t":
+            return "t", 1, 0
+        if wrt == "y":
+            return "y", self.y_structure.size, 0
+        root = self.p_structure.root
+        if wrt not in root.keys:
+            known = ("y", "t", *root.keys)
+            raise ArgumentError(f"{self.name}.jacobian: wrt {wrt!r} is not an input{nearest(wrt, known)} It is one of {', '.join(map(str, known))}.")
+        leaves = _leaves(root.children[root.keys.index(wrt)])
+        offset = leaves[0].offset if leaves else 0
+        return "p", sum(leaf.size for leaf in leaves), offset
+
+    def _pattern(self, wrt):
+        """(rows, columns) of the Jacobian's structural nonzeros, columns counted within `wrt`."""
+        if wrt not in self._patterns:
+            name, size, offset = self._column_range(wrt)
+            rows, columns = jacobian_pattern(self.graph, name)
+            inside = (columns >= offset) & (columns < offset + size)
+            self._patterns[wrt] = rows[inside], columns[inside] - offset
+        return self._patterns[wrt]
+
+    def _jacobian_function(self, wrt="y"):
+        name, _, offset = self._column_range(wrt)
+        rows, columns = self._pattern(wrt)
+        return jacobian_values(self.graph, name, (rows, columns + offset))
+
+
+def _step_function(system, method="tsit5"):
+    return runge_kutta_step(system.graph, tableau_named(method)).function
+
+
+KERNELS = {
+    "rhs": lambda system: system.graph,
+    "jvp": lambda system, wrt=("t", "y", "p"): jvp(system.graph, wrt),
+    "vjp": lambda system: vjp(system.graph),
+    "jacobian": System._jacobian_function,
+    "taylor": lambda system, order=4: taylor(system.graph, order),
+    "divergence": lambda system: divergence(system.graph),
+    "step": _step_function,
+}
+
+
+def _leaves(item):
+    if isinstance(item, Leaf):
+        return [item]
+    assert isinstance(item, Branch)
+    return [leaf for child in item.children for leaf in _leaves(child)]
+
+
+def _scalar(value, what):
+    try:
+        return np.array([float(value)])
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{what} is {value!r}; a real number is needed.") from None
+
+
+def _boolean(rows, columns, shape):
+    from scipy.sparse import csr_array
+
+    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=shape)
+
+
