@@ -72,9 +72,9 @@ def operation_cost(node):
     return _emission(node.op, len(node.inputs), tuple(node.params.items())).cost
 
 
-def calls_function(node):
-    """Whether an elementwise node calls a mathematical function, which is worth vector lanes."""
-    return _emission(node.op, len(node.inputs), tuple(node.params.items())).calls_function
+def calls_function(op, args, params):
+    """Whether an elementwise op calls a mathematical function, which is worth vector lanes."""
+    return _emission(op, len(args), tuple(params.items())).calls_function
 
 
 def beneath(node):

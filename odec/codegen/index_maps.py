@@ -35,7 +35,8 @@ class Region:
     def places(self, shape, flat):
         """Positions in the buffer of the elements at flat positions of an array of `shape`."""
         index = np.unravel_index(flat, shape) if shape else ()
-        return self.offset + sum((i * s for i, s in zip(index, self.strides, strict=True)), np.zeros(len(flat), np.int64))
+        moved = (i * s for i, s in zip(index, self.strides, strict=True))
+        return self.offset + sum(moved, np.zeros(len(flat), np.int64))
 
     def reshaped(self, shape, new_shape):
         """The same elements as an array of another shape, or None where strides cannot say it."""

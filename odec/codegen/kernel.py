@@ -69,11 +69,12 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Allocate:
-    """A buffer of `size` elements from the workspace, at `offset` in it."""
+    """A buffer of `size` elements of `dtype`: at `offset` in the workspace (in elements of the kernel's
+    dtype), or, where `offset` is None, a few numbers of its own, which machine code keeps in registers."""
 
     buffer: str
     size: int
-    offset: int
+    offset: int | None
     dtype: str
 
 

@@ -17,8 +17,9 @@ from odec.codegen.lower_scalar import RESERVED, signature
 from odec.codegen.nest import Nest
 from odec.codegen.workspace import place_buffers
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, input_node, is_structural_zero, make, scalar_value, value_of
+from odec.graph.node import CONSTANT, input_node, make, scalar_value, structural_zero, value_of
 from odec.graph.op import OPS
+from odec.ops.structure import slices
 
 LOOP_PRODUCT = 4_096  # multiplications up to which a matrix product is a loop nest, not a BLAS call
 STRAIGHT_SYSTEM = 5  # unknowns up to which a linear system is solved by straight-line code
@@ -60,11 +61,9 @@ class _ArrayLowering:
             if id(node) in planned.kept and id(node) not in planned.owned:
                 self.keep(node)
         for name, node in self.function.outputs.items():
-            region = Region(name, 0, row_major(node.shape))
-            if self.regions.get(id(beneath_reshapes(node)), region).buffer != name or id(node) in self.locals:
-                self.store(node, region)
-            elif id(beneath_reshapes(node)) not in self.regions:
-                self.store(node, region)
+            known = self.regions.get(id(beneath_reshapes(node)))
+            if known is None or known.buffer != name:
+                self.fill(node, Region(name, 0, row_major(node.shape)))
         work_size = place_buffers(self.body, self.sizes, self.dtype)
         self.body.append(Return())
         callees = tuple(self.callees.values())
@@ -119,6 +118,8 @@ class _ArrayLowering:
         elif is_elementwise(node) and node.size == 1:
             self._keep_number(node)
             return None
+        elif is_view(node) and (region := self.region_of(node)) is not None:
+            return region
         else:
             region = self.targets.get(id(node)) or self.buffer(node.name, node.shape, self._stored_dtype(node))
             self.store(node, region)
@@ -172,11 +173,11 @@ class _ArrayLowering:
 
     def store(self, node, region):
         """Compute a node into a region."""
-        if id(node) not in self.regions and not is_leaf(node) and not is_elementwise(node) and not is_view(node):
+        if self._is_fused(node):
+            self.fill(node, region)
+        else:
             self.targets[id(node)] = region
             node.op.lower(self, node)
-        else:
-            self.fill(node, region)
 
     def fill(self, node, region, starts=None, shape=None, addend=None):
         """Loops that write node[starts + i] to region[i]; with `addend`, addend[i] + node[starts + i]."""
@@ -187,7 +188,7 @@ class _ArrayLowering:
         elements = [Element(r.buffer, r.at(nest.index)) for r in (region, addend) if r is not None]
         target, *rest = nest.merge(*elements)
         if node.dtype == "bool":
-            nest.result = nest._operation(OPS["to_float"], (nest.result,), {}, self.dtype)
+            nest.number()
         body, _ = nest.statements(target, *rest)
         self.body += nest.loops(body)
 
@@ -195,17 +196,21 @@ class _ArrayLowering:
         """Compute a node into a part of a buffer; an op that no loop computes writes there itself."""
         source = beneath_reshapes(node)
         inside = region if source is node else region.reshaped(node.shape, source.shape)
-        fused = id(source) in self.regions or is_leaf(source) or is_elementwise(source) or is_view(source)
-        if fused or inside is None:
+        if inside is None or self._is_fused(source):
             self.fill(node, region)
         else:
             self.store(source, inside)
             self.regions[id(source)] = inside
 
+    def _is_fused(self, node):
+        """Whether loops read or compute a node, so that it needs no code of its own."""
+        return id(node) in self.regions or is_leaf(node) or is_elementwise(node) or is_view(node)
+
     # ---- what the rules of ops ask for: each writes the target region of its node
 
-    def concatenate(self, node, axis):
-        region, offset = self.targets[id(node)], 0
+    def concatenate(self, node):
+        """Each input written to its part."""
+        region, axis, offset = self.targets[id(node)], node.params["axis"], 0
         for i in node.inputs:
             self.part(i, region.part(tuple(offset if d == axis else 0 for d in range(node.ndim))))
             offset += i.shape[axis]
@@ -223,10 +228,13 @@ class _ArrayLowering:
 
     def _fill_base(self, base, chain, region):
         """The base of a chain of updates, where they leave it to be seen."""
+        if not self._is_fused(base):
+            self.part(base, region)
+            return
         covered = np.zeros(base.shape, bool)
         for link in chain:
             starts, steps, shape = link.params["starts"], link.params["steps"], link.inputs[1].shape
-            covered[OPS["slice"].places(starts, steps, shape)] = True
+            covered[slices(starts, steps, shape)] = True
         for starts, shape in slabs_outside(covered):
             self.fill(base, region.part(starts), starts, shape)
 
@@ -234,7 +242,7 @@ class _ArrayLowering:
         """Sums of x over axes."""
         region = self.targets[id(node)]
         if x.size == 0:
-            self.clear(region, node.shape)
+            self.clear(node)
             return
         kept = [d for d in range(x.ndim) if d not in axes]
         strides = dict(zip(kept, region.strides, strict=True))
@@ -242,22 +250,23 @@ class _ArrayLowering:
         nest = Nest(self, x, x.shape, summed=axes)
         (target,) = nest.merge(Element(region.buffer, spread.at(nest.index)))
         if not nest.axes or not nest.axes[-1].summed:
-            self.clear(region, node.shape)
+            self.clear(node)
             body, _ = nest.statements(target, target)
             self.body += nest.loops(body)
         else:
-            self._sum_along(nest, target)
+            self._sum_along(nest, target, node.dtype)
 
-    def _sum_along(self, nest, target):
+    def _sum_along(self, nest, target, dtype):
         """Sums over the innermost loop, in several partial sums that fill vector lanes: the order of
         additions is fixed by the extent alone."""
         summed, kept = [a for a in nest.axes if a.summed], [a for a in nest.axes if not a.summed]
         *outer, last = summed
         count = ACCUMULATORS if last.extent >= 2 * ACCUMULATORS else 1
-        partial, lane = self.names.new("partial"), next(v for v in self.variables if v not in {a.variable for a in nest.axes})
+        taken = {a.variable for a in nest.axes}
+        partial, lane = self.names.new("partial"), next(v for v in self.variables if v not in taken)
         place = Element(partial, Index(0, ((lane, 1),)))
-        zero = Loop(lane, count, [Assign(place, None, (Literal(0.0, self.dtype),))])
-        vector = nest.calls_function
+        zero = Loop(lane, count, [Assign(place, None, (Literal(0.0, dtype),))])
+        vector = count > 1 or nest.calls_function
         whole, rest = divmod(last.extent, count)
         operations, result = nest.operations, nest.result
         moved = plus(Index(0, ((last.variable, count),)), Index(0, ((lane, 1),)))
@@ -269,17 +278,17 @@ class _ArrayLowering:
             nest.substitute(last.variable, Index(whole * count, ((lane, 1),)))
             body, _ = nest.statements(place, place)
             inner.append(Loop(lane, rest, body, vector=vector))
-        tree = self._tree([Element(partial, Index(k)) for k in range(count)], target)
-        self.body.append(Allocate(partial, count, None, self.dtype))
+        tree = self._tree([Element(partial, Index(k)) for k in range(count)], target, dtype)
+        self.body.append(Allocate(partial, count, None, dtype))
         self.body += nest.loops([zero, *nest.loops(inner, outer, False), *tree], kept, False)
 
-    def _tree(self, terms, target):
+    def _tree(self, terms, target, dtype):
         """Statements that add up the terms in pairs."""
         body = []
         while len(terms) > 1:
             pairs = []
             for a, b in zip(terms[::2], terms[1::2], strict=True):
-                pairs.append(target if len(terms) == 2 else Local(self.names.temporary(), self.dtype))
+                pairs.append(target if len(terms) == 2 else Local(self.names.temporary(), dtype))
                 body.append(Assign(pairs[-1], OPS["add"], (a, b)))
             terms = pairs
         return body or [Assign(target, None, (terms[0],))]
@@ -300,7 +309,7 @@ class _ArrayLowering:
     def scatter_add(self, node, x, index):
         """x added into zeros at the flat positions of a table."""
         region = self.targets[id(node)]
-        self.clear(region, node.shape)
+        self.clear(node)
         if x.size == 0:
             return
         if self._calls_function(x):  # two lanes may meet in one element
@@ -308,17 +317,18 @@ class _ArrayLowering:
         places = region.places(node.shape, index.reshape(-1))
         nest = Nest(self, x, x.shape)
         flat = Region("", 0, row_major(x.shape)).at(nest.index)
-        (target,) = nest.merge(Element(region.buffer, Index(flat.offset, flat.terms, self.table(places.astype(np.int32)))))
+        table = self.table(places.astype(np.int32))
+        (target,) = nest.merge(Element(region.buffer, Index(flat.offset, flat.terms, table)))
         if not flat.terms:
             target = Element(region.buffer, Index(int(places[0])))
         body, _ = nest.statements(target, target)
         self.body += nest.loops(body)
 
-    def clear(self, region, shape):
-        """Zeros."""
-        zero = make_zero(self.dtype, shape)
+    def clear(self, node):
+        """Zeros in the region of a node."""
+        zero = structural_zero(node.dtype, node.shape)
         self._made.append(zero)
-        self.fill(zero, region)
+        self.fill(zero, self.targets[id(node)])
 
     def _calls_function(self, x):
         """Whether computing x inside a loop would call a mathematical function there."""
@@ -328,7 +338,7 @@ class _ArrayLowering:
             if id(node) in seen or is_leaf(node) or id(node) in self.regions or id(node) in self.locals:
                 continue
             seen.add(id(node))
-            if is_elementwise(node) and calls_function(node):
+            if is_elementwise(node) and calls_function(node.op, node.inputs, node.params):
                 return True
             if is_elementwise(node) or is_view(node):
                 stack.extend(node.inputs)
@@ -358,7 +368,7 @@ class _ArrayLowering:
     def _matmul_blas(self, node, a, b, m, n, k):
         region = self.targets[id(node)]
         c = region
-        if n != 1 and region.strides[-1] != 1 or (m != 1 and n != 1 and region.strides[-2] < n):
+        if (n != 1 and region.strides[-1] != 1) or (m != 1 and region.strides[-2] < n):
             c = self.buffer(node.name, node.shape)
         (a, flip_a, lda), (b, flip_b, ldb) = self._factor(a), self._factor(b)
         ldc = max(c.strides[-2], n) if m != 1 else n
@@ -425,8 +435,9 @@ class _ArrayLowering:
         function = Function(name, inputs, {"x": make(node.op, list(inputs.values()), **node.params)})
         self._call(node, function, name, "scalar")
 
-    def call(self, node, function):
+    def call(self, node):
         """A call of another Function's kernel."""
+        function = node.params["function"]
         self._call(node, function, f"{function.name}_{function.digest[:10]}", "auto")
 
     def _call(self, node, function, name, layout):
@@ -458,12 +469,6 @@ class _ArrayLowering:
 def start(region):
     """The first element of a region."""
     return Element(region.buffer, Index(region.offset))
-
-
-def make_zero(dtype, shape):
-    from odec.graph.node import structural_zero
-
-    return structural_zero(dtype, shape)
 
 
 def slabs_outside(covered):

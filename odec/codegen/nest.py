@@ -70,7 +70,7 @@ class Nest:
 
     @property
     def calls_function(self):
-        return any(calls_function(o) for o in self.operations)
+        return any(calls_function(o.op, o.args, o.params) for o in self.operations)
 
     # ---- what is read and computed
 
@@ -106,6 +106,11 @@ class Nest:
     def _operation(self, op, args, params, dtype, line=None, name=None):
         self.operations.append(Operation(op, args, params, dtype, line, name))
         return Slot(len(self.operations) - 1)
+
+    def number(self):
+        """Make 1 and 0 of a result that is true or false, as buffers keep it."""
+        dtype = self.lowering.dtype
+        self.result = self._operation(OPS["where"], (self.result, Literal(1.0, dtype), Literal(0.0, dtype)), {}, dtype)
 
     def _through(self, node, index):
         """The index into the input of a view; None where the view was given a region instead."""

@@ -12,14 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from odec.codegen import blas
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Literal, Local, Loop, Return
+from odec.errors import CompileError
 from odec.graph.trace import place
 
 TYPES = {"float64": "double", "float32": "float", "bool": "i1", "int32": "i32"}
 BITS = {"float64": "f64", "float32": "f32"}
 BYTES = {"float64": 8, "float32": 4, "int32": 4}
 PURE = "nounwind willreturn memory(none)"
-MATRIX_LAYOUT = 101  # CblasRowMajor
 
 
 class Value(NamedTuple):
@@ -45,16 +46,22 @@ class _Module:
         self.target = target
         self.definitions, self.globals = [], []
         self.declarations: dict[str, str] = {}
-        self.defined: set[str] = set()
+        self.defined: dict[str, int] = {}  # kernels, with how many arguments they have before `work`
         self.tables: dict[tuple, str] = {}
 
     def define(self, kernel, lanes):
         if kernel.name in self.defined:
             return
-        self.defined.add(kernel.name)
+        self.defined[kernel.name] = len(kernel.arguments)
         for callee in kernel.callees:
             self.define(callee, lanes)
         self.definitions.append(_Emitter(self, kernel, lanes).function_text())
+
+    def routine(self, name, number):
+        """The symbol of a matrix routine for numbers of an LLVM type."""
+        symbol = f"odec.{name}.{number}"
+        self.declarations[symbol] = blas.wrapper(name, number)
+        return symbol
 
     def declare(self, name, signature):
         self.declarations[name] = f"declare {signature}"
@@ -101,6 +108,8 @@ class _Emitter:
         self.lanes = lanes  # lanes of the values being computed now
         self.vector_index = None  # the loop variable along which lanes run, in a vector loop
         self.lines: list[str] = []
+        self.stack: list[str] = []  # numbers that live in registers, made at the entry
+        self.alike = 1  # lanes whose functions a scalar must use, so that no element differs from its neighbours
         self.values: dict[str, Value] = {}
         self.buffers = {a.name: (f"%{a.name}", a.dtype) for a in kernel.arguments}
         self.count = 0
@@ -118,7 +127,7 @@ class _Emitter:
         arguments = [f"ptr noalias {'' if w else 'readonly '}%{name}" for name, w in written.items()]
         arguments.append("ptr noalias %work")  # always there: every kernel of a kind has one signature
         head = f"define void @{self.kernel.name}({', '.join(arguments)}) nounwind {{\nentry:\n"
-        return head + "\n".join(self.lines) + "\n}"
+        return head + "\n".join([*self.stack, *self.lines]) + "\n}"
 
     # ---- statements
 
@@ -151,8 +160,12 @@ class _Emitter:
 
     def allocate(self, s):
         pointer = self.fresh()
-        self.lines.append(f"  {pointer} = getelementptr inbounds {type_text(s.dtype, self.wide)}, ptr %work, i64 {s.offset}")
         self.buffers[s.buffer] = (pointer, s.dtype)
+        if s.offset is None:
+            self.stack.append(f"  {pointer} = alloca [{s.size} x {type_text(s.dtype, self.wide)}], align 32")
+            return
+        unit = type_text(self.kernel.dtype, self.wide)
+        self.lines.append(f"  {pointer} = getelementptr inbounds {unit}, ptr %work, i64 {s.offset}")
 
     def loop(self, index, start, stop, step, body):
         label = f"loop{self._number()}"
@@ -185,31 +198,25 @@ class _Emitter:
             self.loop(s.index, 0, whole, lanes, s.body)
             self.lanes, self.vector_index = 1, None
         if whole < s.extent:
+            self.alike = lanes
             self.loop(s.index, whole, s.extent, 1, s.body)
+            self.alike = 1
 
     def call(self, s):
-        if s.function in ("gemm",):
-            self.gemm(*s.args)
-            return
-        args = ", ".join(f"ptr {self.address(a)}" if isinstance(a, Element) else f"i64 {a}" for a in s.args)
-        if s.function not in self.module.defined:
-            kinds = ", ".join("ptr" if isinstance(a, Element) else "i64" for a in s.args)
-            self.module.declare(s.function, f"void @{s.function}({kinds}) nounwind")
-        self.lines.append(f"  call void @{s.function}({args})")
-
-    def gemm(self, flip_a, flip_b, m, n, k, a, lda, b, ldb, c, ldc):
-        """C = op(A) op(B) by CBLAS, row-major."""
-        name, number = ("odec_dgemm", "double") if self.kernel.dtype == "float64" else ("odec_sgemm", "float")
-        self.module.declare(
-            name, f"void @{name}(i32, i32, i32, i64, i64, i64, {number}, ptr, i64, ptr, i64, {number}, ptr, i64) nounwind"
-        )
-        one, zero = (literal_text(v, self.kernel.dtype) for v in (1.0, 0.0))
-        flags = ", ".join(f"i32 {112 if flip else 111}" for flip in (flip_a, flip_b))
-        a, b, c = (self.address(x) for x in (a, b, c))
-        self.lines.append(
-            f"  call void @{name}(i32 {MATRIX_LAYOUT}, {flags}, i64 {m}, i64 {n}, i64 {k}, {number} {one}, "
-            f"ptr {a}, i64 {lda}, ptr {b}, i64 {ldb}, {number} {zero}, ptr {c}, i64 {ldc})"
-        )
+        if s.function in blas.INTEGERS:
+            if self.wide > 1:
+                raise CompileError(
+                    f"{self.kernel.name}: {s.function} takes one trajectory at a time; compile it with lanes=1."
+                )
+            function = self.module.routine(s.function, TYPES[self.kernel.dtype])
+        elif s.function in self.module.defined:
+            function = s.function
+        else:
+            raise CompileError(f"{self.kernel.name} calls {s.function!r}, which is neither a kernel nor a routine")
+        args = [f"ptr {self.address(a)}" if isinstance(a, Element) else f"i64 {int(a)}" for a in s.args]
+        if function == s.function and len(args) == self.module.defined[function]:
+            args.append("ptr %work")  # a kernel that needs no workspace: any pointer will do
+        self.lines.append(f"  call void @{function}({', '.join(args)})")
 
     # ---- memory
 
@@ -252,19 +259,34 @@ class _Emitter:
             return Value(text, dtype, lanes)
         return self.gather(element, dtype)
 
-    def gather(self, element, dtype):
-        kind, base, result = type_text(dtype, self.lanes), self.values[self.vector_index], "poison"
+    def lane_addresses(self, element):
+        """The address of an element for each lane of a vector loop."""
+        base = self.values[self.vector_index]
         for lane in range(self.lanes):
             moved = self.raw(f"add nuw nsw i64 {base.text}, {lane}")
             self.values[self.vector_index] = Value(moved, "int64", 1)
-            item = self.raw(f"load {TYPES[dtype]}, ptr {self.address(element)}, align {BYTES[dtype]}")
-            result = self.raw(f"insertelement {kind} {result}, {TYPES[dtype]} {item}, i64 {lane}")
+            yield lane, self.address(element)
         self.values[self.vector_index] = base
+
+    def gather(self, element, dtype):
+        kind, result = type_text(dtype, self.lanes), "poison"
+        for lane, address in self.lane_addresses(element):
+            item = self.raw(f"load {TYPES[dtype]}, ptr {address}, align {BYTES[dtype]}")
+            result = self.raw(f"insertelement {kind} {result}, {TYPES[dtype]} {item}, i64 {lane}")
         return Value(result, dtype, self.lanes)
 
+    def scatter(self, element, value):
+        kind = type_text(value.dtype, self.lanes)
+        for lane, address in self.lane_addresses(element):
+            item = self.raw(f"extractelement {kind} {value.text}, i64 {lane}")
+            self.lines.append(f"  store {TYPES[value.dtype]} {item}, ptr {address}, align {BYTES[value.dtype]}")
+
     def store(self, element, value):
-        value = self.fit(value) if self.stride(element) == 1 else value
-        dtype = self.buffers[element.buffer][1]
+        dtype, stride = self.buffers[element.buffer][1], self.stride(element)
+        if self.lanes > 1 and stride not in (0, 1):
+            self.scatter(element, self.fit(value))
+            return
+        value = self.fit(value) if stride == 1 else self.fit(value, max(1, value.lanes))
         kind = type_text(dtype, value.lanes)
         self.lines.append(f"  store {kind} {value.text}, ptr {self.address(element)}, align {BYTES[dtype]}")
 
@@ -324,9 +346,7 @@ class _Emitter:
     def select(self, condition, x, y):
         (condition, x, y), lanes = self.widened((condition, x, y))
         kind = type_text(x.dtype, lanes)
-        text = self.raw(
-            f"select {type_text('bool', lanes)} {condition.text}, {kind} {x.text}, {kind} {y.text}"
-        )
+        text = self.raw(f"select {type_text('bool', lanes)} {condition.text}, {kind} {x.text}, {kind} {y.text}")
         return Value(text, x.dtype, lanes)
 
     def logical(self, opcode, *args):
@@ -344,6 +364,8 @@ class _Emitter:
         return Value(text, dtype, lanes)
 
     def intrinsic(self, name, *args):
+        if name == "pow":
+            return self.function(name, *args)  # as an intrinsic it has no vector form
         args, lanes = self.widened(args)
         dtype = args[0].dtype
         suffix = BITS[dtype] if lanes == 1 else f"v{lanes}{BITS[dtype]}"
@@ -353,6 +375,9 @@ class _Emitter:
         """A mathematical function from the target's table; lane by lane where it has no vector form."""
         args, lanes = self.widened(args)
         dtype = args[0].dtype
+        if lanes == 1 and self.alike > 1 and self.module.target.symbol(name, dtype, self.alike):
+            wide = self.function(name, *(self.fit(a, self.alike) for a in args))
+            return Value(self.raw(f"extractelement {type_text(dtype, self.alike)} {wide.text}, i64 0"), dtype, 1)
         symbol = self.module.target.symbol(name, dtype, lanes)
         if symbol is not None:
             return self.invoke(symbol, dtype, lanes, args)

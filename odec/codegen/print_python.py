@@ -5,26 +5,89 @@ from __future__ import annotations
 import numpy as np
 
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Literal, Loop, Return
+from odec.graph.op import OPS
 from odec.graph.trace import place, source_line
 
 
 def print_python(kernel):
-    """The kernel as the text of a Python function."""
-    lines = []
+    """The kernel as the text of a Python function, after those it calls."""
+    return "\n\n".join(map(_function_text, with_callees(kernel)))
+
+
+def with_callees(kernel):
+    """The kernels that a kernel needs, each once, callees first, itself last."""
+    found = {}
     for callee in kernel.callees:
-        lines += [print_python(callee), ""]
+        found.update((k.name, k) for k in with_callees(callee))
+    return [*found.values(), kernel]
+
+
+def python_function(kernel):
+    """The printed kernel as a Python function of one contiguous array for each argument: the `python` target."""
+    namespace = dict(NAMESPACE)
+    for k in with_callees(kernel):
+        namespace.update(k.tables)
+    exec(compile(print_python(kernel), f"<{kernel.name}>", "exec"), namespace)
+    function, work_size = namespace[kernel.name], kernel.work_size
+
+    def run(*arrays):
+        flat = [a.reshape(-1) for a in arrays]
+        work = [np.empty(work_size, kernel.dtype)] if work_size else []
+        with np.errstate(all="ignore"):
+            function(*flat, *work)
+
+    return run
+
+
+# ---- the routines that kernels call: `offset` views of flat buffers, as in the machine code ----------------
+
+
+def _matrix(buffer, rows, columns, leading, flip=False):
+    if flip:
+        rows, columns = columns, rows
+    found = np.lib.stride_tricks.as_strided(buffer, (rows, columns), (leading * buffer.itemsize, buffer.itemsize))
+    return found.T if flip else found
+
+
+def gemm(flip_a, flip_b, m, n, k, a, lda, b, ldb, c, ldc):
+    """C = A B for row-major matrices with leading dimensions; a flipped factor is stored transposed."""
+    _matrix(c, m, n, ldc)[...] = _matrix(a, m, k, lda, flip_a) @ _matrix(b, k, n, ldb, flip_b)
+
+
+def gesv(n, m, a, x, pivots):
+    """Solve A X = B in place of B, column by column; nan where A is singular."""
+    columns = _matrix(x, m, n, n)
+    try:
+        columns[...] = np.linalg.solve(_matrix(a, n, n, n).T, columns.T).T
+    except np.linalg.LinAlgError:
+        columns[...] = np.nan
+
+
+def det(n, a, pivots, result):
+    """The determinant."""
+    result[0] = np.linalg.det(_matrix(a, n, n, n))
+
+
+NAMESPACE = {
+    "np": np, "gemm": gemm, "gesv": gesv, "det": det,
+    "sigmoid": OPS["sigmoid"].evaluate, "softplus": OPS["softplus"].evaluate, "erf": OPS["erf"].evaluate,
+}  # fmt: skip
+
+
+def _function_text(kernel):
+    lines = []
     names = [a.name for a in kernel.arguments] + (["work"] if kernel.work_size else [])
     lines.append(f"def {kernel.name}({', '.join(names)}):")
     reads = ", ".join(f"{a.name} ({a.size})" for a in kernel.arguments if not a.written)
     writes = ", ".join(f"{a.name} ({a.size})" for a in kernel.arguments if a.written)
     lines.append(f'    """Reads {reads}; writes {writes}."""')
-    _Printer(lines).block(kernel.body, 1)
+    _Printer(lines, kernel).block(kernel.body, 1)
     return "\n".join(lines) + "\n"
 
 
 class _Printer:
-    def __init__(self, lines):
-        self.lines = lines
+    def __init__(self, lines, kernel):
+        self.lines, self.kernel = lines, kernel
         self.line = None
 
     def block(self, body, depth):
@@ -47,12 +110,19 @@ class _Printer:
         if isinstance(s, Loop):
             return f"for {s.index} in range({s.extent}):"
         if isinstance(s, Allocate):
-            return f"{s.buffer} = work[{s.offset}:{s.offset + s.size}]"
+            return f"{s.buffer} = {self.allocated(s)}"
         if isinstance(s, Call):
             return f"{s.function}({', '.join(map(self.argument, s.args))})"
         if isinstance(s, Return):
             return "return"
         raise TypeError(f"unknown statement {s!r}")
+
+    def allocated(self, s):
+        if s.offset is None:
+            return f"np.empty({s.size}{'' if s.dtype == 'float64' else f', np.{s.dtype}'})"
+        if s.dtype == self.kernel.dtype:
+            return f"work[{s.offset}:{s.offset + s.size}]"
+        return f"work[{s.offset}:].view(np.{s.dtype})[:{s.size}]"
 
     def expression(self, s):
         args = [self.value(a) for a in s.args]

@@ -201,18 +201,10 @@ def _simplify_concatenate(inputs, params):
     return slice_(source, starts=tuple(starts), steps=tuple(steps), shape=_join_shape(*(i.shape for i in inputs), axis=axis))
 
 
-def _lower_concatenate(lowering, node):
-    axis, offset = node.params["axis"], 0
-    for i in node.inputs:
-        starts = tuple(offset if d == axis else 0 for d in range(node.ndim))
-        lowering.fill(node, i, starts, (1,) * node.ndim)
-        offset += i.shape[axis]
-
-
 concatenate = linear(
     "concatenate", "arrays one after another along an axis", shape=_join_shape, transpose=_split,
-    evaluate=lambda *arrays, axis: np.concatenate(arrays, axis), lower=_lower_concatenate,
-    simplify=_simplify_concatenate, domain=(REAL, REAL),
+    evaluate=lambda *arrays, axis: np.concatenate(arrays, axis),
+    lower=lambda lowering, node: lowering.concatenate(node), simplify=_simplify_concatenate, domain=(REAL, REAL),
 )  # fmt: skip
 
 
@@ -245,8 +237,8 @@ def _simplify_update(inputs, params):
 
 update = linear(
     "update", "base with the elements of a slice replaced", shape=lambda base, value, starts, steps: base,
-    evaluate=_np_update, transpose=_update_transpose, lower=lambda lowering, node: lowering.update(node), simplify=_simplify_update,
-    domain=(REAL, REAL),
+    evaluate=_np_update, transpose=_update_transpose, lower=lambda lowering, node: lowering.update(node),
+    simplify=_simplify_update, domain=(REAL, REAL),
 )  # fmt: skip
 
 

@@ -93,4 +93,6 @@ def _cost(node):
         return n**3 + 2 * n * n * (node.shape[-1] if node.shape else 1)
     if node.op.name in ("sum", "cumsum", "put_add"):
         return node.inputs[0].size
+    if node.op.name == "call":
+        return operation_count(node.params["function"])
     return 0

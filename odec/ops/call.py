@@ -1,0 +1,39 @@
+"""The application of another Function as one node: its kernel is called, not inlined.
+
+A step of a large model holds its right-hand side once, however many stages evaluate it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from odec.graph.node import coerce, make
+from odec.graph.op import Op
+
+RULES: dict[str, Callable] = {}  # transforms of the callee; odec.transforms.callee states them, one floor up
+
+
+def result_of(function):
+    """The one output of a Function, as a node."""
+    (node,) = function.outputs.values()
+    return node
+
+
+def _build(op, function, *args):
+    return make(op, coerce(args), function=function)
+
+
+def _evaluate(*arrays, function):
+    (array,) = function.evaluate(*arrays).values()
+    return array
+
+
+call = Op(
+    "call", "call", "f(*inputs) for a Function f of one output",
+    shape=lambda *shapes, function: result_of(function).shape,
+    dtype=lambda *dtypes, function: result_of(function).dtype, evaluate=_evaluate,
+    scalarise=lambda *parts, function: RULES["scalarise"](*parts, function=function), build=_build,
+    jvp=lambda node, tangents: RULES["jvp"](node, tangents), vjp=lambda node, g: RULES["vjp"](node, g),
+    taylor=lambda node, series, k: RULES["taylor"](node, series, k), simplify=None, python=None, llvm=None,
+    lower=lambda lowering, node: lowering.call(node), sympy="found through the graph of the callee", domain=(),
+)  # fmt: skip

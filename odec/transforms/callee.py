@@ -1,0 +1,85 @@
+"""The rules of the op `call`: each transform of a call is a call of the transformed callee.
+
+Transformed callees are kept, so that all calls of one Function share them.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from odec.graph.function import Function
+from odec.graph.node import CONSTANT, input_node, is_structural_zero
+from odec.ops.call import RULES, call, result_of
+from odec.transforms.jvp import jvp
+from odec.transforms.scalar import expand
+from odec.transforms.taylor import Series
+from odec.transforms.vjp import vjp
+
+_derived: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _once(function, key, make_function):
+    """make_function(), made once for a Function and a key."""
+    known = _derived.setdefault(function, {})
+    if key not in known:
+        known[key] = make_function()
+    return known[key]
+
+
+def _called(function, *args):
+    """The call, or None where the result is zero by structure."""
+    return None if function is None or is_structural_zero(result_of(function)) else call(function, *args)
+
+
+def _jvp(node, tangents):
+    function = node.params["function"]
+    moving = [(name, t) for name, t in zip(function.inputs, tangents, strict=True) if t is not None]
+    names = tuple(name for name, _ in moving)
+    return _called(_once(function, ("jvp", names), lambda: jvp(function, names)), *node.inputs, *(t for _, t in moving))
+
+
+def _vjp(node, g):
+    function = node.params["function"]
+    return tuple(
+        None
+        if argument.op is CONSTANT or argument.dtype == "bool"
+        else _called(_once(function, ("vjp", name), lambda name=name: vjp(function, [name])), *node.inputs, g)
+        for name, argument in zip(function.inputs, node.inputs, strict=True)
+    )
+
+
+def _taylor(node, series, k):
+    function = node.params["function"]
+    known = {
+        name: [series(argument, j) for j in range(1, k + 1)]
+        for name, argument in zip(function.inputs, node.inputs, strict=True)
+        if argument.dtype != "bool" and not series.is_constant(argument)
+    }
+    present = tuple((name, tuple(c is not None for c in found)) for name, found in known.items())
+    coefficient = _once(function, ("taylor", k, present), lambda: _coefficient(function, present, k))
+    return _called(coefficient, *node.inputs, *(c for found in known.values() for c in found if c is not None))
+
+
+def _coefficient(function, present, k):
+    """The k-th coefficient of a Function of its inputs and the coefficients `<input>_<j>` that are there."""
+    inputs, curve = dict(function.inputs), {}
+    for name, found in present:
+        source = function.inputs[name]
+        curve[source] = [source, *[None] * k]
+        for j, is_there in enumerate(found, 1):
+            if is_there:
+                inputs[f"{name}_{j}"] = curve[source][j] = input_node(f"{name}_{j}", source.shape, source.dtype)
+    series = Series(curve)
+    for j in range(1, k + 1):
+        for node in function.nodes:
+            series(node, j)
+    result = series(result_of(function), k)
+    return None if result is None else Function(f"{function.name}_coefficient{k}", inputs, {"coefficient": result})
+
+
+def _scalarise(*parts, function):
+    (result,) = expand(function, dict(zip(function.inputs.values(), parts, strict=True))).values()
+    return result
+
+
+RULES.update(jvp=_jvp, vjp=_vjp, taylor=_taylor, scalarise=_scalarise)
