@@ -59,7 +59,10 @@ class Model:
 
         dtype : float64 or float32; None takes float32 only if every array of y0 is float32
         """
-        values = self.parameter_values(params)
+        return self.bind_values(y0, self.parameter_values(params), dtype)
+
+    def bind_values(self, y0, values, dtype):
+        """`bind` for parameters as `parameter_values` gives them."""
         y_structure = structure_of(y0, f"{self.name}: y0")
         p_structure = structure_of(values, f"{self.name}: params")
         dtype = _dtype(self.name, dtype, y0)

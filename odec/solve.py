@@ -9,7 +9,6 @@ import numpy as np
 
 from odec.dynamics import Model
 from odec.errors import ArgumentError, ShapeError, SolveError, Status
-from odec.integrate.run import run
 from odec.solution import Solution
 from odec.steppers.tableaus import TABLEAUS, tableau_named
 from odec.system import System
@@ -59,15 +58,15 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     rtol = _tolerance(name, "rtol", rtol, y_row, system.dtype)
     atol = _tolerance(name, "atol", atol, y_row, system.dtype)
     for what, flat in (("y0", y), ("params", p)):
-        if not np.isfinite(flat).all():
+        if not math.isfinite(np.add.reduce(flat)) and not np.isfinite(flat).all():
             raise ArgumentError(f"{name}: {_first_bad(system, what, flat)}; finite numbers are needed.")
     t_eval = _times(name, t_eval, t0, t1)
     first = 0.0 if first_step is None else _positive(name, "first_step", first_step)
     limits = (_positive(name, "min_step", min_step, zero=True), _positive(name, "max_step", max_step, infinite=True))
     max_steps = _count(name, max_steps)
-    rhs, step = system.compiled("rhs"), system.compiled("step", method=tableau)
+    solver = system.solver(tableau)
     compiled = time.perf_counter()
-    out = run(system, tableau, rhs, step, (t0, t1), y, p, rtol, atol, t_eval, first, limits, max_steps)
+    out = solver.run((t0, t1), y, p, rtol, atol, t_eval, first, limits, max_steps)
     ended = time.perf_counter()
     stats = {
         "steps": out.steps, "rejected": out.rejected, "nfev": out.nfev, "njev": 0, "nlu": 0,
@@ -96,8 +95,8 @@ def _bound(model, y0, params, dtype):
         system = model
         values = params if isinstance(params, dict) else tuple(params)
     elif isinstance(model, Model):
-        system = model.bind(y0, params, dtype)
         values = model.parameter_values(params)
+        system = model.bind_values(y0, values, dtype)
     else:
         raise ArgumentError(
             f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate it with @odec.dynamics."
@@ -118,11 +117,11 @@ def _span(name, t_span):
 
 
 def _tolerance(name, what, value, structure, dtype):
-    """A tolerance as one positive number for each element of y."""
+    """A tolerance as a positive number, or as one for each element of y."""
     if isinstance(value, (int, float)):
         if not 0.0 < value < math.inf:
             raise ArgumentError(f"{name}: {what} is {value}; a positive finite number is needed.")
-        return np.full(structure.size, value, dtype)
+        return value
     try:
         scalar = np.ndim(value) == 0
         flat = np.full(structure.size, value, dtype) if scalar else structure.flatten(value, f"{name}: {what}", dtype)

@@ -12,6 +12,7 @@ from odec.codegen.targets import cpu_target
 from odec.errors import ArgumentError, nearest
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
+from odec.integrate.run import Solver
 from odec.steppers.runge_kutta import runge_kutta_step
 from odec.steppers.tableaus import tableau_named
 from odec.transforms.jacobian import divergence, jacobian_values
@@ -22,6 +23,13 @@ from odec.transforms.vjp import vjp
 
 LANGUAGES = ("python", "llvm", "asm")
 TARGETS = ("cpu", "python")
+
+
+def load(path):
+    """The System that `System.save` wrote to a file; LoadError for anything else. Runs no code of the file."""
+    from odec.graph.show import read_system
+
+    return read_system(path)
 
 
 class System:
@@ -37,13 +45,14 @@ class System:
         self.p_structure: Structure = p_structure
         self._programs = {}
         self._patterns = {}
+        self._solvers = {}
 
     def __repr__(self):
         y, p = self.y_structure.describe(), self.p_structure.describe()
         return f"<odec system {self.name}: y {y}, params {p}, {self.dtype}>"
 
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k not in ("graph", "_programs", "_patterns")} | {
+        return {k: v for k, v in self.__dict__.items() if k not in ("graph", *_DERIVED)} | {
             "document": self._document()
         }
 
@@ -51,7 +60,7 @@ class System:
         from odec.graph.show import from_json
 
         document = state.pop("document")
-        self.__dict__.update(state, graph=from_json(document["graph"]), _programs={}, _patterns={})
+        self.__dict__.update(state, graph=from_json(document["graph"]), **{k: {} for k in _DERIVED})
 
     def _document(self):
         from odec.graph.show import system_to_json
@@ -93,7 +102,8 @@ class System:
         return float(t_bar[0]), self.y_structure.unflatten(y_bar), self._as_parameters(p_bar)
 
     def jacobian(self, t, y, *params, wrt="y", sparse=False):
-        """d rhs / d wrt at a point: (n, n) for y, (n,) for t, (n, size) for a parameter by name.
+        """d rhs / d wrt at a point, y and rhs flat: (n, n) for y, (n, size) for an array parameter by name,
+        (n,) for t and for a parameter that is a number.
 
         sparse : a scipy.sparse CSR array with the structural pattern, entries that happen to be zero included
         """
@@ -106,7 +116,11 @@ class System:
             return csr_array((values, (rows, columns)), shape=shape)
         dense = np.zeros(shape, self.dtype)
         dense[rows, columns] = values
-        return dense[:, 0] if wrt == "t" else dense
+        return dense[:, 0] if self._is_number(wrt) else dense
+
+    def _is_number(self, wrt):
+        root = self.p_structure.root
+        return wrt == "t" or (wrt in root.keys and getattr(root.children[root.keys.index(wrt)], "shape", None) == ())
 
     def jacobian_sparsity(self, wrt="y"):
         """Where d rhs / d wrt can differ from zero, as a boolean scipy.sparse CSR array."""
@@ -179,6 +193,16 @@ class System:
             json.dump(self._document(), file)
 
     # ---- kernels
+
+    def solver(self, method="tsit5") -> Solver:
+        """What runs the loop of a method for this system, compiled."""
+        found = self._solvers.get(method)
+        if found is None:
+            tableau = tableau_named(method)
+            rhs, step = self.compiled("rhs"), self.compiled("step", method=tableau)
+            work, sizes = max(rhs.work_size, step.work_size), (self.y_structure.size, self.p_structure.size)
+            found = self._solvers[method] = Solver(rhs, step, tableau, sizes, self.dtype, work)
+        return found
 
     def compiled(self, kernel, layout="auto", **how) -> CompiledKernel:
         """The compiled kernel, from memory, the disk cache, or the compiler."""
@@ -273,6 +297,9 @@ class System:
         name, _, offset = self._column_range(wrt)
         rows, columns = self._pattern(wrt)
         return jacobian_values(self.graph, name, (rows, columns + offset))
+
+
+_DERIVED = ("_programs", "_patterns", "_solvers")  # found again when needed, never pickled
 
 
 def _step_function(system, method="tsit5"):

@@ -12,13 +12,14 @@ import weakref
 
 import numpy as np
 
-from odec.codegen import cache
+from odec.codegen import blas, cache
 from odec.codegen.kernel import Argument
 from odec.codegen.print_llvm import print_llvm
 from odec.codegen.targets import cpu_target
 from odec.errors import CompileError
 
 _lock = threading.RLock()
+SLP_LINES = 4_000  # beyond, packing scalars into vectors takes most of the compile time
 
 
 @functools.cache
@@ -33,6 +34,11 @@ def _llvm():
 
 @functools.cache
 def _machine():
+    """The machine that code is generated for; engines have their own, for each frees the one it was given."""
+    return _new_machine()
+
+
+def _new_machine():
     llvm = _llvm()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
@@ -57,7 +63,8 @@ def optimised(text):
         except RuntimeError as error:
             raise CompileError(f"generated LLVM IR was refused: {error}; this is a bug in odec.") from None
         options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+        options.loop_vectorization = options.loop_interleaving = True
+        options.slp_vectorization = text.count("\n") < SLP_LINES
         builder = llvm.create_pass_builder(_machine(), options)
         builder.getModulePassManager().run(module, builder)
         return module
@@ -85,7 +92,7 @@ class Library:
         with _lock:
             for name, address in (symbols or {}).items():
                 llvm.add_symbol(name, address)
-            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_machine())
             self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
             self._engine.finalize_object()
 
@@ -96,6 +103,11 @@ class Library:
         return address
 
 
+def address(array):
+    """Where the first element of a writable array lies."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.nbytes else 0
+
+
 class CompiledKernel:
     """A kernel as machine code: call it with one contiguous array for each argument.
 
@@ -103,8 +115,10 @@ class CompiledKernel:
     address : of the C function `void (one pointer for each argument, work pointer)`
     """
 
-    def __init__(self, name, arguments, work_size, dtype, library):
+    def __init__(self, name, arguments, work_size, dtype, library, text):
         self.name, self.arguments, self.work_size, self.dtype = name, arguments, work_size, dtype
+        self.text = text  # () -> the LLVM IR of the kernel and what it calls
+        self.dispatcher = None  # Numba's handle on it, once Numba has met it
         self.address = library.address(name)
         self._library = library  # keeps the code in memory
         self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arguments) + 1))(self.address)
@@ -120,7 +134,13 @@ class CompiledKernel:
     def run(self, *arrays):
         """As a call, without checks."""
         work = np.empty(self.work_size, self.dtype)
-        self._call(*[a.ctypes.data for a in arrays], work.ctypes.data)
+        self._call(*[a.ctypes.data for a in arrays], address(work))
+
+    @property
+    def _numba_type_(self):
+        from odec.codegen.numba_bridge import numba_type
+
+        return numba_type(self)
 
     def __repr__(self):
         def port(a):
@@ -132,13 +152,13 @@ class CompiledKernel:
 class Program:
     """Kernels that were compiled together."""
 
-    def __init__(self, code, record, symbols):
+    def __init__(self, code, record, symbols, text):
         library = Library(code, symbols)
         self.kernels = {}
         for entry in record["kernels"]:
             arguments = tuple(Argument(*a[:4], tuple(a[4])) for a in entry["arguments"])
             self.kernels[entry["name"]] = CompiledKernel(
-                entry["name"], arguments, entry["work_size"], entry["dtype"], library
+                entry["name"], arguments, entry["work_size"], entry["dtype"], library, text
             )
 
 
@@ -159,29 +179,25 @@ def program(key, make_kernels):
 
 
 def _load(key, make_kernels):
-    symbols = library_symbols()
+    make_text = functools.cache(lambda: print_llvm(make_kernels(), cpu_target()))
     stored = cache.read(_stamp(key))
     if stored is not None:
         try:
-            return Program(stored[1], stored[0], symbols)
+            return Program(stored[1], stored[0], blas.symbols(stored[0]["symbols"]), make_text)
         except (CompileError, KeyError, TypeError, IndexError):
             pass  # a damaged entry is rebuilt
     kernels = make_kernels()
-    record = {"kernels": [
+    text = print_llvm(kernels, cpu_target())
+    record = {"symbols": blas.symbols_in(text), "kernels": [
         {"name": k.name, "work_size": k.work_size, "dtype": k.dtype,
          "arguments": [[a.name, a.size, a.dtype, a.written, list(a.shape)] for a in k.arguments]}
         for k in kernels
     ]}  # fmt: skip
-    code = object_code(print_llvm(kernels, cpu_target()))
+    code = object_code(text)
     cache.write(_stamp(key), record, code)
-    return Program(code, record, symbols)
+    return Program(code, record, blas.symbols(record["symbols"]), make_text)
 
 
 def _stamp(key):
     """The key with what machine code depends on beside the graph."""
     return f"{key} {cpu_description()} {cache.odec_fingerprint()}"
-
-
-def library_symbols():
-    """Addresses that generated code may refer to."""
-    return {}

@@ -6,7 +6,8 @@ from odec.codegen.lower_scalar import lower_scalar
 from odec.errors import ArgumentError, nearest
 from odec.transforms.scalar import operation_count
 
-STRAIGHT_LINE = 5_000  # scalar operations and outputs up to which straight-line code pays
+STRAIGHT_LINE = 5_000  # scalar operations and outputs up to which straight-line code pays in any case
+FEW_ELEMENTS = 4  # scalar operations a node up to which loops would hardly be shorter than straight-line code
 LAYOUTS = ("auto", "scalar", "array")
 
 
@@ -25,4 +26,5 @@ def is_small(function):
     """Whether the scalar layout suits a graph."""
     calls = any(n.op.name == "call" for n in function.nodes)
     elements = sum(n.size for n in (*function.inputs.values(), *function.outputs.values()))
-    return not calls and operation_count(function) + elements // 4 <= STRAIGHT_LINE
+    count = operation_count(function)
+    return not calls and (count + elements // 4 <= STRAIGHT_LINE or count <= FEW_ELEMENTS * len(function.nodes))

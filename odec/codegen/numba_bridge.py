@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import warnings
 
 from odec.codegen import cache
@@ -117,3 +118,89 @@ def loop_function(name, function, parameters, helpers):
 
     call.library = library  # type: ignore[attr-defined]
     return call
+
+
+def numba_type(kernel):
+    """The Numba type of a compiled kernel: what lets the user's own @njit code call it.
+
+    kernel(*arrays): one contiguous array for each argument, or a number for an input of one element.
+    """
+    import numba
+
+    return numba.typeof(_dispatcher(kernel))
+
+
+def _dispatcher(kernel):
+    """An njit function that calls the kernel; its code is linked in, so LLVM can inline it."""
+    if kernel.dispatcher is not None:
+        return kernel.dispatcher
+    numba = _numba()
+    import numpy as np
+    from numba import types
+    from numba.core import cgutils
+    from numba.core.errors import TypingError
+    from numba.extending import intrinsic
+
+    symbol = f"odec_{kernel.name}_{hashlib.sha256(kernel.text().encode()).hexdigest()[:16]}"
+    pointer_kinds = kernel.arguments
+
+    def pointer(context, builder, kind, value, argument):
+        if isinstance(kind, types.Array):
+            return context.make_array(kind)(context, builder, value).data
+        number = context.cast(builder, value, kind, getattr(types, argument.dtype))
+        return cgutils.alloca_once_value(builder, number)
+
+    @intrinsic
+    def invoke(context, arrays, work):
+        _check_types(kernel, arrays, TypingError, types)
+
+        def emit(context, builder, signature, args):
+            from llvmlite import ir
+
+            _link(context, kernel, symbol)
+            items = [builder.extract_value(args[0], i) for i in range(len(arrays))]
+            pointers = [pointer(context, builder, k, v, a) for k, v, a in zip(arrays, items, pointer_kinds, strict=True)]
+            pointers.append(context.make_array(work)(context, builder, args[1]).data)
+            byte = ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [byte] * len(pointers))
+            function = cgutils.get_or_insert_function(builder.module, kind, symbol)
+            builder.call(function, [builder.bitcast(p, byte) for p in pointers])
+            return context.get_dummy_value()
+
+        return types.void(arrays, work), emit
+
+    work_size, dtype = max(kernel.work_size, 1), np.dtype(kernel.dtype)
+
+    @numba.njit
+    def call(*arrays):
+        invoke(arrays, np.empty(work_size, dtype))
+
+    kernel.dispatcher = call
+    return call
+
+
+def _check_types(kernel, arrays, error, types):
+    if len(arrays) != len(kernel.arguments):
+        names = ", ".join(a.name for a in kernel.arguments)
+        raise error(f"{kernel.name} takes {len(kernel.arguments)} arrays ({names}), not {len(arrays)}")
+    for kind, argument in zip(arrays, kernel.arguments, strict=True):
+        number = isinstance(kind, (types.Float, types.Integer)) and argument.size == 1 and not argument.written
+        array = isinstance(kind, types.Array) and kind.layout == "C" and str(kind.dtype) == argument.dtype
+        if not number and not (array and (kind.mutable or not argument.written)):
+            raise error(f"{kernel.name}: {argument.name} must be a contiguous {argument.dtype} array, not {kind}")
+
+
+def _link(context, kernel, symbol):
+    """Add the kernel's LLVM IR to the library that is being compiled."""
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(kernel.text())
+    for function in module.functions:
+        if function.name == kernel.name:
+            function.name, function.linkage = symbol, "external"
+        elif not function.is_declaration:
+            function.linkage = "internal"
+    library = context.codegen().create_library(symbol)
+    library.add_llvm_module(module)
+    library.finalize()
+    context.active_code_library.add_linking_library(library)

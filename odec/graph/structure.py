@@ -7,6 +7,7 @@ back into the user's form.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +60,17 @@ class Structure:
 
     def flatten(self, value, what, dtype=np.float64, out=None):
         """`value` as one new contiguous vector (size,) of `dtype`; ShapeError where it does not fit."""
+        if out is None and type(value) is np.ndarray and value.dtype == dtype and _array_structure(value.shape) == self:
+            return value.reshape(-1).copy()
+        if out is None and type(value) is dict and _are_numbers(value.values()) and _numbers_structure(tuple(value)) == self:
+            return np.array(list(value.values()), dtype)
         flat = np.empty(self.size, dtype) if out is None else out
         _fill(self.root, value, flat, what, "")
         return flat
 
     def unflatten(self, flat, lead=()):
         """A vector (*lead, size) in the user's form; its leaves are views of it."""
-        return _rebuild(self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape(*lead, *leaf.shape))
+        return _rebuild(self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape((*lead, *leaf.shape)))
 
     def map(self, function):
         """The user's form with `function(leaf)` in place of each leaf."""
@@ -76,8 +81,27 @@ class Structure:
         return describe(self.root)
 
 
+@functools.lru_cache(1024)
+def _array_structure(shape):
+    leaf = Leaf(shape, 0)
+    return Structure(leaf, leaf.size)
+
+
+@functools.lru_cache(1024)
+def _numbers_structure(names):
+    return Structure(Branch("dict", names, tuple(Leaf((), k) for k in range(len(names)))), len(names))
+
+
+def _are_numbers(values):
+    return all(type(v) is float or type(v) is int for v in values)
+
+
 def structure_of(value, what):
     """The Structure of a value; ArgumentError for what is not made of real numbers."""
+    if type(value) is np.ndarray and value.dtype.kind == "f":
+        return _array_structure(value.shape)
+    if type(value) is dict and _are_numbers(value.values()):
+        return _numbers_structure(tuple(value))
     position = [0]
     root = _build(value, what, "", position, ())
     return Structure(root, position[0])

@@ -18,7 +18,7 @@ def compiled_loop(dtype):
         real, real, "int", real, real, state, real, "int64*",  # t_eval, dense, degree, weights, ts, ys, real, count
     )  # fmt: skip
     helpers = (
-        control.log2_rough, control.exp2_rough, control.clipped_log2, control.accepted_factor,
+        control.log2_rough, control.exp2_rough, control.accepted_factor,
         control.rejected_factor, loop._come_home, loop._save_start, loop._interpolate, loop._scaled_norm, loop._start,
     )  # fmt: skip
     return loop_function("integrate", loop.integrate, parameters, helpers)

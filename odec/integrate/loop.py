@@ -7,7 +7,7 @@ to go on lies in `real` and `count` and in the first buffers.
 
 from __future__ import annotations
 
-from odec.integrate.control import accepted_factor, clipped_log2, rejected_factor
+from odec.integrate.control import LEAST_LOG, accepted_factor, log2_rough, rejected_factor
 from odec.integrate.machine import call_kernel, offset
 
 # real: float64 slots
@@ -74,8 +74,7 @@ def integrate(step, rhs, n, stages, order, y, y_next, k, k_next, f0, p, rtol, at
         squared = real[ERROR]
         if squared <= 1.0:
             steps += 1
-            log_error = clipped_log2(squared)
-            factor = accepted_factor(log_error, log_before, order)
+            factor = accepted_factor(squared, log_before, order)
             if tight:
                 factor = min(factor, 1.0)
             new_t = t_end if ends else t + tried
@@ -86,7 +85,7 @@ def integrate(step, rhs, n, stages, order, y, y_next, k, k_next, f0, p, rtol, at
                 saved += 1
                 next_eval += 1
             if not ends:  # a step cut short by the end says nothing about the next one
-                log_before = max(log_error, -13.3)  # 1e-4 at the least, as in [hairer1993, II.4]
+                log_before = max(0.5 * log2_rough(squared), LEAST_LOG)
                 h = tried * factor
             tight, broken = 0, 0
             y, y_next = y_next, y
@@ -104,7 +103,7 @@ def integrate(step, rhs, n, stages, order, y, y_next, k, k_next, f0, p, rtol, at
             rejected += 1
             tight = 1
             if squared < 1e300:
-                h = tried * rejected_factor(clipped_log2(squared), order)
+                h = tried * rejected_factor(squared, order)
                 broken = 0
             else:  # not finite: far beyond what the error tells
                 h = 0.25 * tried

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from fractions import Fraction as F
+
+import numpy as np
 
 from odec.errors import ArgumentError, nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ButcherTableau:
     """An embedded explicit Runge-Kutta pair with dense output.
 
@@ -47,10 +50,18 @@ class ButcherTableau:
     def stages(self):
         return len(self.b)
 
-    @property
+    @functools.cached_property
     def fsal(self):
         """Whether the last stage is the first of the next step."""
         return self.a[-1] == self.b[:-1] and self.b[-1] == 0 and self.c[-1] == 1
+
+    @functools.cached_property
+    def dense_matrix(self):
+        """Coefficients of the dense output as floats, (stages of a step, degree); a slope at the end of
+        the step that no b uses has a row of zeros."""
+        rows = np.zeros((self.stages + (not self.fsal), len(self.dense[0])))
+        rows[: self.stages] = [[float(x) for x in row] for row in self.dense]
+        return rows
 
 
 def _exact(rows):
