@@ -49,6 +49,10 @@ def _operand(node, operands, names, body):
         local = Local(names.new(node.name) if node.name else names.temporary(), node.dtype)
         body.append(Assign(local, node.op, tuple(operands[id(i)] for i in node.inputs), node.params, node.line))
         return local
-    local = Local(names.new(node.name or f"{source}_{index.offset}"), node.dtype)
+    if node.op is INPUT:
+        wish = f"{source}_now"  # the buffer has the plain name
+    else:
+        wish = node.name or f"{source}_{index.offset}"
+    local = Local(names.new(wish), node.dtype)
     body.append(Assign(local, None, (Element(source, index),), line=node.line))
     return local

@@ -5,6 +5,7 @@ from __future__ import annotations
 from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
+from odec.ops.call import call
 
 from odec.ops.families import broadcast_to, total
 from odec.ops.structure import concatenate, reshape
@@ -59,8 +60,6 @@ def runge_kutta_step(f, tableau):
 def _evaluation(f, stages):
     """f as a function of nodes: inlined when small, a call of its kernel when large."""
     if operation_count(f) * stages > INLINE:
-        from odec.ops.call import call
-
         return lambda *args: call(f, *args)
     return lambda *args: next(iter(f(*args).values()))
 

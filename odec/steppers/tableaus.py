@@ -10,6 +10,7 @@ import numpy as np
 
 from odec.errors import ArgumentError, nearest
 
+ROUNDING = 1e-14  # what sums of coefficients that were given as doubles may be off by
 
 @dataclass(frozen=True, eq=False)
 class ButcherTableau:
@@ -19,6 +20,11 @@ class ButcherTableau:
     y(t + theta h) = y + h sum_i b_i(theta) k_i,  b_i(theta) = sum_m dense[i][m] theta^(m+1)
 
     order : of y1; error_order : of the other solution of the pair
+    Coefficients may be given as fractions, text ('1/3'), or floats.
+
+    Raises
+    ------
+    ArgumentError : lengths that do not fit, or sums that cannot be
     """
 
     name: str
@@ -34,17 +40,57 @@ class ButcherTableau:
     family: str = "explicit Runge-Kutta"
 
     def __post_init__(self):
+        for field in ("c", "b", "b_error"):
+            object.__setattr__(self, field, self._row(field, getattr(self, field)))
+        for field in ("a", "dense"):
+            rows = tuple(self._row(f"row {i} of {field}", row) for i, row in enumerate(getattr(self, field)))
+            object.__setattr__(self, field, rows)
+        self._check_sizes()
+        self._check_sums()
+
+    def _row(self, what, entries):
+        """Entries as exact fractions: a float is the binary fraction that it is, '1/3' is a third."""
+        row = []
+        for entry in entries:
+            try:
+                row.append(entry if type(entry) is F else F(entry.item() if isinstance(entry, np.generic) else entry))
+            except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+                self._refuse(f"{what} has {entry!r}; finite numbers, fractions or text such as '1/3' are needed")
+        return tuple(row)
+
+    def _refuse(self, found):
+        raise ArgumentError(f"tableau {self.name}: {found}.")
+
+    def _check_sizes(self):
         s = len(self.b)
-        if not (len(self.c) == len(self.a) == len(self.b_error) == len(self.dense) == s):
-            raise ArgumentError(f"tableau {self.name}: c, a, b, b_error and dense need one entry for each of {s} stages.")
-        for i, (row, c) in enumerate(zip(self.a, self.c, strict=True)):
+        if s == 0:
+            self._refuse("b is empty, so there are no stages; a method needs at least one")
+        for what in ("c", "a", "b_error", "dense"):
+            count = len(getattr(self, what))
+            if count != s:
+                self._refuse(f"{what} has {count} entries; it needs one for each of the {s} stages that b has")
+        for i, row in enumerate(self.a):
             if len(row) != i:
-                raise ArgumentError(f"tableau {self.name}: row {i} of a has {len(row)} entries; an explicit method has {i}.")
-            if abs(sum(row) - c) > 1e-14:
-                raise ArgumentError(f"tableau {self.name}: row {i} of a sums to {float(sum(row))!r}, but c is {float(c)!r}.")
-        for what, total, wanted in (("b", sum(self.b), 1), ("b_error", sum(self.b_error), 0)):
-            if abs(total - wanted) > 1e-14:
-                raise ArgumentError(f"tableau {self.name}: {what} sums to {float(total)!r}, not {wanted}.")
+                self._refuse(f"row {i} of a has {len(row)} entries; an explicit method has {i} there, one for each earlier stage")
+        degree = len(self.dense[0])
+        for i, row in enumerate(self.dense):
+            if len(row) != degree or degree == 0:
+                self._refuse(f"row {i} of dense has {len(row)} entries; each needs the same number of powers of theta, here {degree or 1}")
+        for what, least in (("order", 1), ("error_order", 0), ("dense_order", 1)):
+            value = getattr(self, what)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                self._refuse(f"{what} is {value!r}; an integer of at least {least} is needed")
+
+    def _check_sums(self):
+        for i, (row, c) in enumerate(zip(self.a, self.c, strict=True)):
+            if abs(sum(row) - c) > ROUNDING:
+                self._refuse(f"row {i} of a sums to {float(sum(row))!r}; it must sum to c, which is {float(c)!r} there")
+        for what, row, wanted in (("b", self.b, 1), ("b_error", self.b_error, 0)):
+            if abs(sum(row) - wanted) > ROUNDING:
+                self._refuse(f"{what} sums to {float(sum(row))!r}; it must sum to {wanted}")
+        for i, (row, b) in enumerate(zip(self.dense, self.b, strict=True)):
+            if abs(sum(row) - b) > ROUNDING:
+                self._refuse(f"row {i} of dense sums to {float(sum(row))!r}; it must sum to b, which is {float(b)!r} there")
 
     @property
     def stages(self):
@@ -53,7 +99,7 @@ class ButcherTableau:
     @functools.cached_property
     def fsal(self):
         """Whether the last stage is the first of the next step."""
-        return self.a[-1] == self.b[:-1] and self.b[-1] == 0 and self.c[-1] == 1
+        return self.a[-1] == self.b[:-1] and self.b[-1] == 0 and float(self.c[-1]) == 1.0
 
     @functools.cached_property
     def dense_matrix(self):
