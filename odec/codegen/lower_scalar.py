@@ -21,13 +21,16 @@ def signature(function, extra=()):
 
 def lower_scalar(function, name=None):
     """The kernel of a Function in the scalar layout."""
-    outputs = expand(function)
+    trail = []
+    outputs = expand(function, trail=trail)
     arguments = signature(function)
     names = Names(RESERVED | {a.name for a in arguments})
     dtype = next(iter(function.outputs.values())).dtype
     operands, body = {}, []
-    for node in topological([n for parts in outputs.values() for n in parts.flat]):
-        operands[id(node)] = _operand(node, operands, names, body)
+    needed = {id(n) for n in topological([n for parts in outputs.values() for n in parts.flat])}
+    for node in topological([*trail, *(n for parts in outputs.values() for n in parts.flat)]):
+        if id(node) in needed:
+            operands[id(node)] = _operand(node, operands, names, body)
     for output, parts in outputs.items():
         for k, node in enumerate(parts.flat):
             body.append(Assign(Element(output, Index(k)), None, (operands[id(node)],)))

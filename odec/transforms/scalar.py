@@ -19,15 +19,18 @@ def scalar_inputs(function):
     return result
 
 
-def expand(function, inputs=None):
+def expand(function, inputs=None, trail=None):
     """Outputs by name as object arrays of scalar nodes (shape ()).
+
+    Nodes are expanded in the order in which they were made, which is the order of the user's lines and of
+    a step's stages; `trail`, a list, receives the scalars in that order.
 
     Every op but the elementwise ones acts on object arrays as NumPy does on numbers, so their
     NumPy evaluation is their expansion.
     """
     values = {id(node): parts for node, parts in (inputs or scalar_inputs(function)).items()}
     before = current_line()
-    for node in function.nodes:
+    for node in sorted(function.nodes, key=lambda node: node.serial):
         if node.op is INPUT:
             continue
         set_line(node.line)
@@ -38,6 +41,8 @@ def expand(function, inputs=None):
         if node.name is not None:
             _pass_name(node, result)
         values[id(node)] = result
+        if trail is not None:
+            trail.extend(result.flat)
     set_line(before)
     return {name: values[id(node)] for name, node in function.outputs.items()}
 
