@@ -20,23 +20,24 @@ LIBM = {
 LIBMVEC = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "cbrt",
            "hypot", "erf", "pow", "arcsin", "arccos", "arctan", "arctan2", "arcsinh", "arccosh", "arctanh")  # fmt: skip
 TWO_ARGUMENTS = ("hypot", "pow", "arctan2")
+VECTOR_BYTES = 32  # of the registers that libmvec's _ZGVdN functions take
 
 
 @dataclass(frozen=True)
 class Target:
-    """`lanes` is the width of vector loops by dtype; `symbol` gives the library function for a width."""
+    """A machine to print for: the width of vector loops by dtype, and its mathematical functions."""
 
     name: str
     lanes: dict = field(default_factory=lambda: {"float64": 1, "float32": 1})
-    libraries: tuple = ()
+    vector_functions: tuple = ()  # those that libmvec has
+    prefix: str = ""  # of the scalar functions: "__nv_" for CUDA's libdevice
 
     def symbol(self, function, dtype, lanes):
         """The symbol of a mathematical function for vectors of `lanes`, or None."""
         single = "f" if dtype == "float32" else ""
         if lanes == 1:
-            return LIBM[function] + single
-        wide = lanes * (4 if single else 8) == 32
-        if self.libraries and wide and function in LIBMVEC:
+            return self.prefix + LIBM[function] + single
+        if function in self.vector_functions and lanes * (4 if single else 8) == VECTOR_BYTES:
             return f"_ZGVdN{lanes}{'vv' if function in TWO_ARGUMENTS else 'v'}_{LIBM[function]}{single}"
         return None
 
@@ -45,7 +46,10 @@ class Target:
 def cpu_target():
     """The machine we are on, with glibc's vector functions where they are."""
     lanes = {"float64": 4, "float32": 8} if _has_avx2() else {"float64": 2, "float32": 4}
-    return Target("cpu", lanes, ("libmvec.so.1",) if _has_avx2() and _has_libmvec() else ())
+    return Target("cpu", lanes, LIBMVEC if _has_avx2() and _has_libmvec() else ())
+
+
+CUDA = Target("cuda", prefix="__nv_")  # NVIDIA's libdevice has every function of LIBM under its own name
 
 
 def _has_avx2():
