@@ -15,7 +15,7 @@ import numpy as np
 from odec.codegen import blas, cache
 from odec.codegen.kernel import Argument
 from odec.codegen.print_llvm import print_llvm
-from odec.codegen.targets import cpu_target
+from odec.codegen.targets import cpu_target, has_libmvec
 from odec.errors import CompileError
 
 _lock = threading.RLock()
@@ -183,18 +183,25 @@ def _load(key, make_kernels):
     stored = cache.read(_stamp(key))
     if stored is not None:
         try:
-            return Program(stored[1], stored[0], blas.symbols(stored[0]["symbols"]), make_text)
+            return _loaded(stored[1], stored[0], make_text)
         except (CompileError, KeyError, TypeError, IndexError):
             pass  # a damaged entry is rebuilt
     kernels = make_kernels()
     text = print_llvm(kernels, cpu_target())
-    record = {"symbols": blas.symbols_in(text), "kernels": [
+    record = {"symbols": blas.symbols_in(text), "vector": "@_ZGV" in text, "kernels": [
         {"name": k.name, "work_size": k.work_size, "dtype": k.dtype,
          "arguments": [[a.name, a.size, a.dtype, a.written, list(a.shape)] for a in k.arguments]}
         for k in kernels
     ]}  # fmt: skip
     code = object_code(text)
     cache.write(_stamp(key), record, code)
+    return _loaded(code, record, make_text)
+
+
+def _loaded(code, record, make_text):
+    """A Program, after what its code refers to is in the process: a missing symbol would end it."""
+    if record["vector"] and not has_libmvec():
+        raise CompileError("the code needs glibc's vector library, which is not here.")
     return Program(code, record, blas.symbols(record["symbols"]), make_text)
 
 

@@ -46,7 +46,7 @@ class Target:
 def cpu_target():
     """The machine we are on, with glibc's vector functions where they are."""
     lanes = {"float64": 4, "float32": 8} if _has_avx2() else {"float64": 2, "float32": 4}
-    return Target("cpu", lanes, LIBMVEC if _has_avx2() and _has_libmvec() else ())
+    return Target("cpu", lanes, LIBMVEC if _has_avx2() and has_libmvec() else ())
 
 
 CUDA = Target("cuda", prefix="__nv_")  # NVIDIA's libdevice has every function of LIBM under its own name
@@ -58,8 +58,9 @@ def _has_avx2():
     return platform.machine() in ("x86_64", "AMD64") and bool(llvm.get_host_cpu_features().get("avx2"))
 
 
-def _has_libmvec():
-    """Whether glibc's vector library is here with all the functions above (2.35 and later)."""
+@functools.cache
+def has_libmvec():
+    """Whether glibc's vector library has all the functions above (2.35 and later); loads it into the process."""
     import llvmlite.binding as llvm
 
     if not sys.platform.startswith("linux"):
