@@ -111,6 +111,8 @@ def _span(name, t_span):
         raise ArgumentError(f"{name}: t_span is {t_span!r}; two numbers (t0, t1) are needed.") from None
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise ArgumentError(f"{name}: t_span is ({t0}, {t1}); both times must be finite.")
+    if math.isinf(t1 - t0):
+        raise ArgumentError(f"{name}: t_span is ({t0}, {t1}), whose length is no finite number; shorten it or scale time.")
     if t0 == t1:
         raise ArgumentError(f"{name}: t_span starts and ends at {t0}; give an end that differs from the start.")
     return t0, t1
@@ -197,8 +199,9 @@ def _message(system, tableau, out, rtol, atol):
     if out.status is Status.SUCCESS:
         return out.status.sentence
     where = f"{system.name}: {out.status.sentence} at t = {out.t:.6g} after {out.steps:,} steps ({out.rejected:,} rejected)"
-    speed = np.abs(out.slope) / (atol + rtol * np.abs(out.y))
-    bad = np.flatnonzero(~np.isfinite(out.slope))
+    with np.errstate(all="ignore"):
+        speed = np.abs(out.slope) / (atol + rtol * np.abs(out.y))
+    bad = np.flatnonzero(~np.isfinite(out.slope) | ~np.isfinite(out.y))
     worst = int(bad[0]) if bad.size else int(np.argmax(speed))
     if out.status is Status.NON_FINITE_START:
         return f"{where}; d{_component(system, worst)}/dt is {out.slope[worst]}. Check y0 and params."

@@ -172,15 +172,16 @@ def _start(rhs, n, order, y, y_next, k, f0, p, rtol, atol, work, real, count):
     call_kernel(rhs, offset(real, SCRATCH), y, p, f0, work)
     count[NFEV] += 1
     for i in range(n):
-        if not abs(f0[i]) < 1e308:
+        if not abs(f0[i]) <= 1.7976931348623157e308:
             return NON_FINITE_START
     if h != 0.0:
         return RUNNING
     span = abs(real[T_END] - t)
     direction = 1.0 if real[T_END] >= t else -1.0
     d0, d1 = _scaled_norm(n, y, y, rtol, atol), _scaled_norm(n, f0, y, rtol, atol)
-    guess = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    guess = min(guess, span, real[MAX_STEP])
+    usable = 1e-5 <= d0 < 1e300 and 1e-5 <= d1 < 1e300  # else too near zero, or the norm overflows
+    least = 16.0 * RESOLUTION * abs(t)  # a step that moves t
+    guess = min(max(0.01 * d0 / d1 if usable else 1e-6, least), span, real[MAX_STEP])
     for i in range(n):
         y_next[i] = y[i] + direction * guess * f0[i]
     real[SCRATCH] = t + direction * guess
@@ -189,10 +190,10 @@ def _start(rhs, n, order, y, y_next, k, f0, p, rtol, atol, work, real, count):
     for i in range(n):
         k[i] -= f0[i]
     d2 = _scaled_norm(n, k, y, rtol, atol) / guess
-    if not d2 < 1e308:  # too far already: start small and let the error decide
-        real[H] = direction * guess * 1e-3
+    if not (d1 < 1e308 and d2 < 1e308):  # too far to say: start small and let the error decide
+        real[H] = direction * max(guess * 1e-3, min(least, guess))
         return RUNNING
     steepest = max(d1, d2)
     refined = max(1e-6, guess * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / order)
-    real[H] = direction * min(100.0 * guess, refined, span, real[MAX_STEP])
+    real[H] = direction * min(100.0 * guess, max(refined, least), span, real[MAX_STEP])
     return RUNNING

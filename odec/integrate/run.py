@@ -81,13 +81,17 @@ class Solver:
                 pause = _next_pause(tried - taken, time.perf_counter() - began)
             taken = int(count[loop.STEPS] + count[loop.REJECTED])
         steps, rejected, nfev = (int(count[i]) for i in (loop.STEPS, loop.REJECTED, loop.NFEV))
-        end, slope = buffers.state.copy(), buffers.slope.copy()
+        end, slope, reached = buffers.state.copy(), buffers.slope.copy(), float(real[loop.T])
         if every or len(times):
             ts, ys = rows.all(int(count[loop.SAVED]))
         else:
             ts, ys = np.array([real[loop.T]]), buffers.state[None].copy()
         nfev += taken * (len(self.tableau.dense_matrix) - 1)
-        return Outcome(ts, ys, float(real[loop.T]), end, slope, STATUSES[status], steps, rejected, nfev)
+        if status == loop.SUCCESS and not np.isfinite(end).all():  # finite slopes can lead past the largest number
+            status, finite = loop.NON_FINITE, np.isfinite(ys).all(axis=1)
+            ts, ys = ts[finite], ys[finite]
+            reached = float(ts[-1]) if len(ts) else reached
+        return Outcome(ts, ys, reached, end, slope, STATUSES[status], steps, rejected, nfev)
 
 
 def _next_pause(steps, seconds):

@@ -6,7 +6,6 @@ from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
 from odec.ops.call import call
-
 from odec.ops.families import broadcast_to, total
 from odec.ops.structure import concatenate, reshape
 from odec.steppers.step import Step

@@ -12,6 +12,7 @@ from odec.errors import ArgumentError, nearest
 
 ROUNDING = 1e-14  # what sums of coefficients that were given as doubles may be off by
 
+
 @dataclass(frozen=True, eq=False)
 class ButcherTableau:
     """An embedded explicit Runge-Kutta pair with dense output.
@@ -71,26 +72,30 @@ class ButcherTableau:
                 self._refuse(f"{what} has {count} entries; it needs one for each of the {s} stages that b has")
         for i, row in enumerate(self.a):
             if len(row) != i:
-                self._refuse(f"row {i} of a has {len(row)} entries; an explicit method has {i} there, one for each earlier stage")
+                self._refuse(
+                    f"row {i} of a has {len(row)} entries; an explicit method has {i}, one for each earlier stage"
+                )
         degree = len(self.dense[0])
         for i, row in enumerate(self.dense):
             if len(row) != degree or degree == 0:
-                self._refuse(f"row {i} of dense has {len(row)} entries; each needs the same number of powers of theta, here {degree or 1}")
+                self._refuse(
+                    f"row {i} of dense has {len(row)} entries; each needs one for each power of theta, {degree or 1}"
+                )
         for what, least in (("order", 1), ("error_order", 0), ("dense_order", 1)):
             value = getattr(self, what)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 self._refuse(f"{what} is {value!r}; an integer of at least {least} is needed")
 
     def _check_sums(self):
-        for i, (row, c) in enumerate(zip(self.a, self.c, strict=True)):
-            if abs(sum(row) - c) > ROUNDING:
-                self._refuse(f"row {i} of a sums to {float(sum(row))!r}; it must sum to c, which is {float(c)!r} there")
-        for what, row, wanted in (("b", self.b, 1), ("b_error", self.b_error, 0)):
-            if abs(sum(row) - wanted) > ROUNDING:
-                self._refuse(f"{what} sums to {float(sum(row))!r}; it must sum to {wanted}")
-        for i, (row, b) in enumerate(zip(self.dense, self.b, strict=True)):
-            if abs(sum(row) - b) > ROUNDING:
-                self._refuse(f"row {i} of dense sums to {float(sum(row))!r}; it must sum to b, which is {float(b)!r} there")
+        self._check_sum("b", self.b, F(1), "")
+        self._check_sum("b_error", self.b_error, F(0), "")
+        for i in range(self.stages):
+            self._check_sum(f"row {i} of a", self.a[i], self.c[i], ", its c")
+            self._check_sum(f"row {i} of dense", self.dense[i], self.b[i], ", its b")
+
+    def _check_sum(self, what, row, wanted, which):
+        if abs(sum(row) - wanted) > ROUNDING:
+            self._refuse(f"{what} sums to {float(sum(row))!r}; it must sum to {float(wanted):g}{which}")
 
     @property
     def stages(self):
@@ -131,7 +136,8 @@ def tableau_named(name):
     known = TABLEAUS.get("tsit5" if name == "auto" else name) if isinstance(name, str) else None
     if known is None:
         raise ArgumentError(
-            f"method {name!r} is not known{nearest(name, TABLEAUS)} It is one of {', '.join(TABLEAUS)}, or a ButcherTableau."
+            f"method {name!r} is not known{nearest(name, TABLEAUS)} "
+            f"It is one of auto, {', '.join(TABLEAUS)}, or a ButcherTableau."
         )
     return known
 
