@@ -20,7 +20,7 @@ from odec.graph.node import Node, coerce, dtype_is, line_is
 from odec.graph.op import TRACEABLE
 
 _tracing = threading.local()
-_INSIDE = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (os.path.dirname(__file__), np.__file__))  # odec/, numpy/
+_INSIDE = tuple(os.path.dirname(os.path.abspath(f)) + os.sep for f in (os.path.dirname(__file__), np.__file__))
 _internal: dict[object, bool] = {}
 
 
@@ -63,15 +63,16 @@ def place(line):
     return f"{os.path.basename(line[0])}:{line[1]}" if line else "?"
 
 
-def refuse(message, kind=TraceError):
+def refuse(message, kind=TraceError, line=None):
     """An error that names the model and the user's line."""
-    line = _user_line()
+    line = line or _user_line()
     return kind(f"{getattr(_tracing, 'model', 'model')} ({place(line)}): {message}")
 
 
-def _needs_value(what, cure=None):
-    text = source_line(_user_line()).rstrip(":")
-    return refuse(f'"{text}" asks for {what}. Tracing knows shapes, not numbers. {cure or _cure(text)}')
+def _needs_value(what, cure=None, line=None):
+    line = line or _user_line()
+    text = source_line(line).rstrip(":")
+    return refuse(f'"{text}" asks for {what}. Tracing knows shapes, not numbers. {cure or _cure(text)}', line=line)
 
 
 _CLOSE_OVER = "Close over a Python int for sizes and ranges: parameters and states are floats known only when solving."
@@ -81,7 +82,7 @@ def _cure(text):
     """What to write instead of a line that asks for a value."""
     objects = _object_arrays()
     if objects:
-        return f"{objects[0]} is a NumPy array of objects, made by np.array of traced values; make it with np.stack([...])."
+        return f"{objects[0]} is a NumPy array of objects, made of traced values by np.array; use np.stack([...])."
     if text.startswith(("if ", "elif ", "while ", "assert ")) or " if " in text:
         return "Use np.where(condition, a, b)."
     if " and " in text or " or " in text or "not " in text:
@@ -275,7 +276,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         if method == "outer" and ufunc is np.multiply:
             return call_traceable(np.multiply.outer, inputs, kwargs)
         if method != "__call__":
-            raise refuse(f"np.{ufunc.__name__}.{method} is not an odec op. Call np.{ufunc.__name__} itself.", MissingRuleError)
+            name = f"np.{ufunc.__name__}"
+            raise refuse(f"{name}.{method} is not an odec op. Call {name} itself.", MissingRuleError)
         if kwargs.get("dtype") is not None and np.dtype(kwargs["dtype"]).kind == "f":
             del kwargs["dtype"]
         kwargs = {k: v for k, v in kwargs.items() if k not in ("casting", "order", "subok")}
@@ -353,7 +355,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return self
 
     def transpose(self, *axes):
-        return call_traceable(np.transpose, (self, axes[0] if len(axes) == 1 and not _is_int(axes[0]) else axes or None), {})
+        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], (int, np.integer)) else axes or None
+        return call_traceable(np.transpose, (self, order), {})
 
     def reshape(self, *shape, **kwargs):
         return call_traceable(np.reshape, (self, shape[0] if len(shape) == 1 else shape), kwargs)
@@ -387,7 +390,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _is_int(value):
-    return isinstance(value, (int, np.integer))
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def shared(handle, look, there, back):
@@ -396,7 +399,10 @@ def shared(handle, look, there, back):
     memory, node = handle._memory(), there(handle.node)
     if memory is None:
         result = wrap(node)
-        result._frozen = "assigns into what may be a view or a copy, for NumPy lays a transposed array out as it likes. Use .copy() first."
+        result._frozen = (
+            "assigns into what may be a view or a copy, "
+            "for NumPy lays the results of transposed arrays out as it likes. Use .copy() first."
+        )
         return result
     if node.size and not np.may_share_memory(look(memory), memory):
         return wrap(node)
@@ -478,7 +484,7 @@ class TracedArray(Traced):
             if not _is_basic(index) or not (node.shape or _has_dots(index)):
                 return wrap(node)
         except (IndexError, TypeError, ValueError) as error:
-            raise refuse(f"indexing an array of shape {self.shape}: {error}") from None
+            raise refuse(f"indexing an array of shape {self.shape}: {_sentence(error)}") from None
         setitem = TRACEABLE[operator.setitem]
         there, back = lambda base: getitem(base, index), lambda base, new: setitem(base, index, new)
         return _view_class(node)(node, self, there, back, lambda memory: memory[index])
@@ -490,7 +496,7 @@ class TracedArray(Traced):
         except OdecError:
             raise
         except (IndexError, TypeError, ValueError) as error:
-            raise refuse(f"assigning into an array of shape {self.shape}: {error}") from None
+            raise refuse(f"assigning into an array of shape {self.shape}: {_sentence(error)}") from None
         self._assign(new)
 
     def fill(self, value):
@@ -499,9 +505,7 @@ class TracedArray(Traced):
 
 def _is_basic(index):
     items = index if isinstance(index, tuple) else (index,)
-    return all(
-        (isinstance(i, (int, np.integer, slice)) and not isinstance(i, bool)) or i is None or i is Ellipsis for i in items
-    )
+    return all(i is None or i is Ellipsis or _is_int(i) or isinstance(i, slice) for i in items)
 
 
 def _has_dots(index):
@@ -513,9 +517,14 @@ def _checked_index(index, assigning=False):
     for item in index if isinstance(index, tuple) else (index,):
         if isinstance(item, Node):
             if item.dtype != "bool":
-                raise refuse("an index that is a traced value cannot be traced. Use integers known when tracing, or np.interp for a table.")
+                raise refuse(
+                    "an index that is a traced value cannot be traced. "
+                    "Use integers known when tracing, or np.interp for a table."
+                )
             if not assigning:
-                raise refuse("a boolean mask of traced values gives a shape that depends on values. Use np.where(mask, a, b).")
+                raise refuse(
+                    "a boolean mask of traced values gives a shape that depends on values. Use np.where(mask, a, b)."
+                )
     return index
 
 
@@ -552,10 +561,13 @@ def call_model(function, model, args, dtype):
             raise
         except Exception as error:
             line = _line_of(error)
+            if "expected a sequence of integers" in str(error):  # NumPy's words where a size is no integer
+                raise _needs_value("a traced value as an integer", _CLOSE_OVER, line) from None
             text = f"{model} ({place(line)}): raised {type(error).__name__}: {error} while being traced."
             if source_line(line):
                 text += f' The line is "{source_line(line)}".'
-            raise TraceError(text + " The body runs once on arrays without values; see docs/writing_models.md.") from error
+            text += " The body runs once on arrays without values; see docs/writing_models.md."
+            raise TraceError(text) from error
 
 
 def _line_of(error):

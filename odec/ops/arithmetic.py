@@ -9,8 +9,17 @@ import numpy as np
 from odec.graph.node import constant, install_negation, install_operator, is_structural_zero, make, scalar_value
 from odec.graph.op import OPS, Op, zero
 from odec.ops.families import (
-    NONZERO, POSITIVE, REAL, build_elementwise, elementwise, function, instruction, intrinsic, product_rules,
-    taylor_by_jvp, total,
+    NONZERO,
+    POSITIVE,
+    REAL,
+    build_elementwise,
+    elementwise,
+    function,
+    instruction,
+    intrinsic,
+    product_rules,
+    taylor_by_jvp,
+    total,
 )  # fmt: skip
 
 
@@ -116,7 +125,8 @@ def _taylor_div(node, series, k):
 div = elementwise(
     "div", "x / y", partials=(lambda x, y, v: 1.0 / y, lambda x, y, v: -v / y), evaluate=np.divide,
     python="{0} / {1}", llvm=instruction("fdiv"), sympy=lambda sp, x, y: x / y, domain=(REAL, NONZERO),
-    numpy=(np.divide,), simplify=lambda i, p: i[0] if _is(i[1], 1.0) or is_structural_zero(i[0]) else None, taylor=_taylor_div,
+    numpy=(np.divide,), taylor=_taylor_div,
+    simplify=lambda i, p: i[0] if _is(i[1], 1.0) or is_structural_zero(i[0]) else None,
 )  # fmt: skip
 
 for _symbol, _op in (("add", add), ("sub", sub), ("mul", mul), ("truediv", div)):
@@ -259,7 +269,8 @@ absolute = elementwise(
 
 def _llvm_sign(b, x):
     one = b.intrinsic("copysign", b.literal(1.0), x)
-    return b.select(b.compare("one", x, b.literal(0.0)), one, x)  # keeps 0, -0 and nan
+    rest = b.instruction("fadd", x, b.literal(0.0))  # 0 for both zeros, nan for nan
+    return b.select(b.compare("one", x, b.literal(0.0)), one, rest)
 
 
 sign = elementwise(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.graph.node import coerce, make, structural_zero
+from odec.graph.node import coerce, make, structural_zero, trace_dtype
 from odec.graph.op import Op, traceable, zero
 from odec.ops.families import REAL, as_float, build_broadcast, elementwise, taylor_by_jvp
 
@@ -42,16 +42,36 @@ def _logical(name, doc, python, opcode, functions, sympy, arity=2):
     )  # fmt: skip
 
 
-logical_and = _logical("and", "both", "{0} and {1}", "and", (np.logical_and, np.bitwise_and), lambda sp, x, y: sp.And(x, y))
+logical_and = _logical(
+    "and", "both", "{0} and {1}", "and", (np.logical_and, np.bitwise_and), lambda sp, x, y: sp.And(x, y)
+)
 logical_or = _logical("or", "either", "{0} or {1}", "or", (np.logical_or, np.bitwise_or), lambda sp, x, y: sp.Or(x, y))
-logical_xor = _logical("xor", "one but not both", "{0} != {1}", "xor", (np.logical_xor, np.bitwise_xor), lambda sp, x, y: sp.Xor(x, y))
-logical_not = _logical("not", "the opposite", "not {0}", "not", (np.logical_not, np.invert), lambda sp, x: sp.Not(x), arity=1)
+logical_xor = _logical(
+    "xor", "one but not both", "{0} != {1}", "xor", (np.logical_xor, np.bitwise_xor), lambda sp, x, y: sp.Xor(x, y)
+)
+logical_not = _logical(
+    "not", "the opposite", "not {0}", "not", (np.logical_not, np.invert), lambda sp, x: sp.Not(x), arity=1
+)
 
-to_float = elementwise(
-    "to_float", "1 where true, 0 where false", partials=zero, evaluate=lambda x: np.asarray(x, float),
-    python="(1.0 if {0} else 0.0)", llvm=lambda b, x: b.select(x, b.literal(1.0), b.literal(0.0)),
-    sympy=lambda sp, x: sp.Piecewise((1, x), (0, True)), domain=(REAL,),
-    build=lambda op, x: make(op, [as_bool(x)]),
+
+def _dtype_beside(node):
+    """The dtype of the numbers that a truth value came from, or None where it came from none."""
+    if node.dtype != "bool":
+        return node.dtype
+    return next(filter(None, map(_dtype_beside, node.inputs)), None)
+
+
+def _build_to_float(op, x):
+    return make(op, [as_bool(x)], dtype=_dtype_beside(x) or trace_dtype())
+
+
+to_float = Op(
+    "to_float", "elementwise", "1 where true, 0 where false", shape=lambda shape, dtype: shape,
+    dtype=lambda _, dtype: dtype, evaluate=lambda x, dtype: np.asarray(x, dtype), scalarise=lambda x, dtype: x,
+    build=_build_to_float, jvp=zero, vjp=lambda node, g: (None,),
+    taylor=zero, simplify=None, python="np.{dtype}({0})",
+    llvm=lambda b, x, dtype: b.cast(b.select(x, b.literal(1.0), b.literal(0.0)), dtype), lower=None,
+    sympy=lambda sp, x, dtype: sp.Piecewise((1, x), (0, True)), domain=(REAL,),
 )  # fmt: skip
 
 
@@ -61,8 +81,7 @@ def _build_where(op, condition, x, y):
 
 
 def _where_jvp(node, tangents):
-    condition, x, y = node.inputs
-    _, dx, dy = tangents
+    condition, (_, dx, dy) = node.inputs[0], tangents
     if dx is None and dy is None:
         return None
     blank = structural_zero(node.dtype, node.shape)
@@ -75,7 +94,7 @@ def _where_vjp(node, g):
 
 
 def _simplify_where(inputs, params):
-    condition, x, y = inputs
+    _, x, y = inputs
     return x if x is y else None
 
 
@@ -92,5 +111,7 @@ where = Op(
 def np_where(condition, x=None, y=None):
     """np.where with three arguments: with one, the shape of the result would depend on values."""
     if x is None or y is None:
-        raise TypeError("np.where with one argument returns as many indices as there are true values; give all three arguments")
+        raise TypeError(
+            "np.where with one argument returns as many indices as there are true values; give all three arguments"
+        )
     return where(condition, x, y)

@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-from odec.graph.node import constant
-from odec.graph.op import OPS
 from odec.graph.trace import BORROWED
 from odec.ops.families import POSITIVE, REAL, elementwise, function, intrinsic
 
@@ -24,15 +22,23 @@ def unary(name, doc, slope, domain, sympy, *, evaluate=None, emission=None, nump
     )  # fmt: skip
 
 
-sqrt = unary("sqrt", "square root", lambda x, v: 0.5 / v, POSITIVE, lambda sp, x: sp.sqrt(x), emission=intrinsic("sqrt"))
+sqrt = unary(
+    "sqrt", "square root", lambda x, v: 0.5 / v, POSITIVE, lambda sp, x: sp.sqrt(x), emission=intrinsic("sqrt")
+)
 cbrt = unary("cbrt", "cube root", lambda x, v: (1 / 3) / (v * v), POSITIVE, lambda sp, x: sp.cbrt(x))
 exp = unary("exp", "e to the x", lambda x, v: v, REAL, lambda sp, x: sp.exp(x))
 exp2 = unary("exp2", "2 to the x", lambda x, v: math.log(2) * v, REAL, lambda sp, x: 2**x)
 expm1 = unary("expm1", "exp(x) - 1, accurate near 0", lambda x, v: v + 1.0, REAL, lambda sp, x: sp.exp(x) - 1)
 log = unary("log", "natural logarithm", lambda x, v: 1.0 / x, POSITIVE, lambda sp, x: sp.log(x))
-log2 = unary("log2", "logarithm to base 2", lambda x, v: (1 / math.log(2)) / x, POSITIVE, lambda sp, x: sp.log(x) / sp.log(2))
-log10 = unary("log10", "logarithm to base 10", lambda x, v: (1 / math.log(10)) / x, POSITIVE, lambda sp, x: sp.log(x) / sp.log(10))
-log1p = unary("log1p", "log(1 + x), accurate near 0", lambda x, v: 1.0 / (1.0 + x), POSITIVE, lambda sp, x: sp.log(1 + x))
+log2 = unary(
+    "log2", "logarithm to base 2", lambda x, v: (1 / math.log(2)) / x, POSITIVE, lambda sp, x: sp.log(x) / sp.log(2)
+)
+log10 = unary(
+    "log10", "logarithm to base 10", lambda x, v: (1 / math.log(10)) / x, POSITIVE, lambda sp, x: sp.log(x) / sp.log(10)
+)
+log1p = unary(
+    "log1p", "log(1 + x), accurate near 0", lambda x, v: 1.0 / (1.0 + x), POSITIVE, lambda sp, x: sp.log(1 + x)
+)
 
 sin = unary("sin", "sine", lambda x, v: cos(x), REAL, lambda sp, x: sp.sin(x))
 cos = unary("cos", "cosine", lambda x, v: -sin(x), REAL, lambda sp, x: sp.cos(x))
@@ -43,9 +49,19 @@ arctan = unary("arctan", "inverse tangent", lambda x, v: 1.0 / (1.0 + x * x), RE
 sinh = unary("sinh", "hyperbolic sine", lambda x, v: cosh(x), REAL, lambda sp, x: sp.sinh(x))
 cosh = unary("cosh", "hyperbolic cosine", lambda x, v: sinh(x), REAL, lambda sp, x: sp.cosh(x))
 tanh = unary("tanh", "hyperbolic tangent", lambda x, v: 1.0 - v * v, REAL, lambda sp, x: sp.tanh(x))
-arcsinh = unary("arcsinh", "inverse hyperbolic sine", lambda x, v: 1.0 / sqrt(1.0 + x * x), REAL, lambda sp, x: sp.asinh(x))
-arccosh = unary("arccosh", "inverse hyperbolic cosine", lambda x, v: 1.0 / sqrt((x - 1.0) * (x + 1.0)), (1.2, 3.0), lambda sp, x: sp.acosh(x))
-arctanh = unary("arctanh", "inverse hyperbolic tangent", lambda x, v: 1.0 / (1.0 - x * x), INSIDE, lambda sp, x: sp.atanh(x))
+arcsinh = unary(
+    "arcsinh", "inverse hyperbolic sine", lambda x, v: 1.0 / sqrt(1.0 + x * x), REAL, lambda sp, x: sp.asinh(x)
+)
+arccosh = unary(
+    "arccosh",
+    "inverse hyperbolic cosine",
+    lambda x, v: 1.0 / sqrt((x - 1.0) * (x + 1.0)),
+    (1.2, 3.0),
+    lambda sp, x: sp.acosh(x),
+)
+arctanh = unary(
+    "arctanh", "inverse hyperbolic tangent", lambda x, v: 1.0 / (1.0 - x * x), INSIDE, lambda sp, x: sp.atanh(x)
+)
 
 arctan2 = elementwise(
     "arctan2", "angle of the point (y, x), first argument y",

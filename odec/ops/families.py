@@ -146,7 +146,9 @@ def linear(name, doc, *, shape, evaluate, transpose, lower, sympy="a rearrangeme
     def apply(node, parts):
         if all(p is None for p in parts):
             return None
-        filled = [structural_zero(i.dtype, i.shape) if p is None else p for p, i in zip(parts, node.inputs, strict=True)]
+        filled = [
+            structural_zero(i.dtype, i.shape) if p is None else p for p, i in zip(parts, node.inputs, strict=True)
+        ]
         return make(node.op, filled, **node.params)
 
     return Op(

@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from odec.graph.node import Node, coerce
+from odec.graph.node import Data, Node, coerce
 from odec.graph.op import traceable
 from odec.ops.comparison import where
 from odec.ops.families import as_float, broadcast_to
@@ -33,7 +33,7 @@ def _axes_of(item):
 
 
 def _is_basic(items):
-    return all(i is None or isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool) for i in items)
+    return all(i is None or (isinstance(i, (slice, int, np.integer)) and not isinstance(i, bool)) for i in items)
 
 
 def _ranges(items, shape):
@@ -93,7 +93,7 @@ def setitem(x, index, value):
     keep = np.ones(x.shape)
     keep.reshape(-1)[places.reshape(-1)] = 0.0
     last = _last_writers(places)
-    written = put_add(take(value, index=last), index=places.reshape(-1)[last], shape=x.shape)
+    written = put_add(take(value, index=last), index=Data(places.reshape(-1)[last]), shape=x.shape)
     return where(keep.astype(bool), x, written)
 
 
@@ -115,6 +115,7 @@ def _fitted(value, shape):
     extra = value.ndim - len(shape)
     if extra > 0 and all(n == 1 for n in value.shape[:extra]):
         value = reshape(value, shape=value.shape[extra:])
-    if np.broadcast_shapes(value.shape, shape) != tuple(shape):
+    fits = all(n in (1, m) for n, m in zip(value.shape[::-1], shape[::-1], strict=False))
+    if value.ndim > len(shape) or not fits:
         raise ValueError(f"could not broadcast shape {value.shape} into {tuple(shape)}")
     return broadcast_to(value, shape)

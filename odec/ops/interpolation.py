@@ -41,7 +41,9 @@ pieces = Op(
 def interp(x, xp, fp, left=None, right=None, period=None):
     """The straight lines through (xp, fp) at x; its derivative is the slope of the segment."""
     if period is not None:
-        raise TypeError("np.interp with period= cannot be traced; use np.interp(x % period, xp, fp) with the ends repeated")
+        raise TypeError(
+            "np.interp with period= cannot be traced; use np.interp(x % period, xp, fp) with the ends repeated"
+        )
     x, xp = float_node(x), _table(xp, "xp")
     fp = float_node(fp)
     if fp.shape != xp.shape:

@@ -96,7 +96,9 @@ def cross(a, b, axisa=-1, axisb=-1, axisc=-1, axis=None):
 def _components(v, axis):
     axis = checked_axis(axis, v.ndim)
     if v.shape[axis] != 3:
-        raise ValueError(f"np.cross takes vectors of 3 components, not {v.shape[axis]}; write x1 * y2 - x2 * y1 in the plane")
+        raise ValueError(
+            f"np.cross takes vectors of 3 components, not {v.shape[axis]}; write x1 * y2 - x2 * y1 in the plane"
+        )
     rest = (*v.shape[:axis], *v.shape[axis + 1 :])
     return [reshape(along(v, axis, k, k + 1), shape=rest) for k in range(3)]
 

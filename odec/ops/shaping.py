@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 
 import numpy as np
@@ -68,6 +69,22 @@ def sizes(shape):
     if isinstance(shape, (tuple, list)):
         return tuple(operator.index(n) for n in shape)
     return (operator.index(shape),)
+
+
+@traceable(np.shape)
+def np_shape(a):
+    return float_node(a).shape
+
+
+@traceable(np.ndim)
+def np_ndim(a):
+    return float_node(a).ndim
+
+
+@traceable(np.size)
+def np_size(a, axis=None):
+    a = float_node(a)
+    return int(np.prod([a.shape[d] for d in checked_axes(axis, a.ndim)], dtype=int))
 
 
 # ---- the same elements in another shape ----------------------------------------------------------------
@@ -258,13 +275,13 @@ def split_slices(extent, sections, even):
     """The slices along an axis that np.split and np.array_split make."""
     if isinstance(sections, (list, tuple, np.ndarray)):
         edges = [None, *map(operator.index, sections), None]
-        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(a, b) for a, b in itertools.pairwise(edges)]
     count = operator.index(sections)
     if count <= 0 or (even and extent % count):
         raise ValueError(f"an axis of length {extent} does not split into {count} equal parts; use np.array_split")
     small, larger = divmod(extent, count)
     edges = np.cumsum([0] + [small + 1] * larger + [small] * (count - larger))
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def _splitting(even):

@@ -27,7 +27,9 @@ def _permuted(handle, axes):
 def _read_only(handle, look, there):
     view = shared(handle, look, there, None)
     if isinstance(view, TracedArray):
-        view._frozen = "assigns into a view that is read-only in NumPy too. Assign into the array itself, or into a copy."
+        view._frozen = (
+            "assigns into a view that is read-only in NumPy too. Assign into the array itself, or into a copy."
+        )
     return view
 
 
@@ -59,7 +61,9 @@ def squeeze(a, axis=None):
 def _at_least(ndim, function):
     def widen(*arrays):
         if len(arrays) > 1:
-            return tuple(widen(a) if isinstance(a, TracedArray) else wrap(function(getattr(a, "node", a))) for a in arrays)
+            return tuple(
+                widen(a) if isinstance(a, TracedArray) else wrap(function(getattr(a, "node", a))) for a in arrays
+            )
         (a,) = arrays
         if a.ndim >= ndim:
             return a

@@ -26,16 +26,26 @@ def tangents(nodes, seeds):
 
 
 def jvp(function, wrt=None):
-    """J v as a Function of the inputs and of one tangent `<input>_dot` for each input in `wrt`.
+    """J v as a Function of the inputs and of one tangent `<input>_dot` for each input in `wrt`, in that order.
 
+    Where the function has such an input already (it is a jvp itself), the tangent is `<input>_dot2`, and so on.
     Outputs `<output>_dot`, shaped like the outputs of `function`.
     """
-    names = list(function.inputs) if wrt is None else list(wrt)
-    seeds = {n: input_node(f"{n}_dot", function.inputs[n].shape, function.inputs[n].dtype) for n in names}
-    found = tangents(function.nodes, {function.inputs[n]: s for n, s in seeds.items()})
+    names, inputs, seeds = list(function.inputs) if wrt is None else list(wrt), dict(function.inputs), {}
+    for name in names:
+        source, label = function.inputs[name], free_name(f"{name}_dot", inputs)
+        inputs[label] = seeds[source] = input_node(label, source.shape, source.dtype)
+    found = tangents(function.nodes, seeds)
     outputs = {
         f"{name}_dot": found[id(node)] if id(node) in found else structural_zero(node.dtype, node.shape)
         for name, node in function.outputs.items()
     }
-    inputs = {**function.inputs, **{f"{n}_dot": s for n, s in seeds.items()}}
     return Function(f"{function.name}_jvp", inputs, outputs)
+
+
+def free_name(wish, taken):
+    """`wish`, with a number after it where it is taken."""
+    name, number = wish, 2
+    while name in taken:
+        name, number = f"{wish}{number}", number + 1
+    return name

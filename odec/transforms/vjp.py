@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from odec.graph.function import Function
 from odec.graph.node import current_line, input_node, set_line, structural_zero
+from odec.transforms.jvp import free_name
 
 
 def cotangents(nodes, seeds, wanted):
@@ -36,7 +37,10 @@ def vjp(function, wrt=None):
     Outputs `<input>_bar` for each input in `wrt`, shaped like that input.
     """
     names = list(function.inputs) if wrt is None else list(wrt)
-    bars = {f"{n}_bar": input_node(f"{n}_bar", o.shape, o.dtype) for n, o in function.outputs.items()}
+    bars = {}
+    for name, output in function.outputs.items():
+        label = free_name(f"{name}_bar", (*function.inputs, *bars))
+        bars[label] = input_node(label, output.shape, output.dtype)
     merged = {}
     for output, bar in zip(function.outputs.values(), bars.values(), strict=True):  # one node may be several outputs
         merged[id(output)] = (output, bar if id(output) not in merged else merged[id(output)][1] + bar)

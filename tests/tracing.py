@@ -1,0 +1,36 @@
+"""Plain functions as graphs, evaluated in several ways: what the tests of tracing and ops share."""
+
+import numpy as np
+
+from odec.codegen.lower_scalar import lower_scalar
+from odec.codegen.print_python import python_function
+from odec.graph.function import Function
+from odec.graph.node import input_node
+from odec.graph.trace import call_model, unwrap, wrap
+from odec.ops.families import float_nodes
+
+
+def graph_of(function, *arrays, dtype="float64"):
+    """The Function of a plain function at the shapes of some arrays; outputs out0, out1, ..."""
+    inputs = {f"x{k}": input_node(f"x{k}", np.shape(a), dtype) for k, a in enumerate(arrays)}
+    result = call_model(function, "model", [wrap(n) for n in inputs.values()], dtype)
+    results = result if isinstance(result, tuple) or (isinstance(result, list) and ragged(result)) else [result]
+    outputs = float_nodes(*[unwrap(r) for r in results])
+    return Function("model", inputs, {f"out{k}": n for k, n in enumerate(outputs)})
+
+
+def ragged(values):
+    return len({np.shape(v) for v in values}) > 1
+
+
+def evaluated(graph, *arrays):
+    """The outputs of a Function as a list of arrays, by NumPy."""
+    return list(graph.evaluate(*arrays).values())
+
+
+def run_python(graph, *arrays):
+    """The outputs of a Function as a list of arrays, by the Python text of its scalar layout."""
+    given = [np.ascontiguousarray(a, n.dtype) for a, n in zip(arrays, graph.inputs.values(), strict=True)]
+    out = [np.empty(n.shape, n.dtype) for n in graph.outputs.values()]
+    python_function(lower_scalar(graph, "kernel"))(*given, *out)
+    return out
