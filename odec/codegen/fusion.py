@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from odec.graph.node import CONSTANT, INPUT
 from odec.ops.structure import IndexMap
 
+PIECES = 4  # inputs up to which an assembled array is read piece by piece, without a buffer
 CHEAP = 4  # operations that are computed once per reader rather than stored and loaded again
 FUNCTION_COST, DIVISION_COST = 20, 4  # of a mathematical function and of a division, in additions
 
@@ -18,6 +19,10 @@ def is_view(node):
 
 def is_elementwise(node):
     return node.op.lower is None and node.op not in (INPUT, CONSTANT)
+
+
+def is_assembled(node):
+    return node.op.name in ASSEMBLING
 
 
 def is_leaf(node):
@@ -93,7 +98,7 @@ def beneath_reshapes(node):
 
 @dataclass(frozen=True)
 class Plan:
-    """kept : ids of the nodes that get a place of their own
+    """kept : ids of the nodes that get a place of their own; the others are computed where they are read
     owned : ids of those kept nodes that are written straight into a part of their only reader"""
 
     kept: frozenset
@@ -101,12 +106,14 @@ class Plan:
 
 
 def plan(function):
-    """The Plan of a graph: every node that is no view or elementwise is kept; an elementwise node is
-    kept where it is an operand of one of these, or is read in several places and is not cheap."""
+    """The Plan of a graph. Results of sums, products and systems are kept; an elementwise node is kept
+    where it is an operand of one of these, or is read in several places and is not cheap; so is an
+    assembled array, unless it has few pieces, which the loops that read it take one by one."""
     nodes = function.nodes
     cost = _costs(nodes)
     readers = {id(n): set() for n in nodes}  # of each node: (reading loops, views on the way)
     wanted, kept, owned = set(), set(), set()
+    repeated = lambda node, found: len(found) > 1 and cost[id(node)] > CHEAP
     for output in function.outputs.values():
         readers[id(output)].add((None, output, ()))
         wanted.add(id(beneath_reshapes(output)))
@@ -120,8 +127,11 @@ def plan(function):
             below = beneath(source)
             if source.size < node.size and cost[id(below)] > 1:  # computed again for every repetition
                 wanted.add(id(below))
+        elif _has_few_pieces(node) and id(node) not in wanted and not _is_part(found) and not repeated(node, found):
+            for i in node.inputs:
+                readers[id(i)] |= {(root, slot, (*path, id(node))) for root, slot, path in found}
         elif is_elementwise(node):
-            several = len(found) > 1 and cost[id(node)] > CHEAP
+            several = repeated(node, found)
             if node.size == 1 or several or id(node) in wanted:
                 kept.add(id(node))
                 found = {(node, None, ())}
@@ -133,7 +143,7 @@ def plan(function):
                 readers[id(i)].add((node, slot, ()))
                 if node.op.name not in FUSING:
                     wanted.add(id(beneath(i)))
-            if node.op.name in ASSEMBLING:
+            if is_assembled(node):
                 owned |= {id(beneath_reshapes(i)) for i in node.inputs}
     owned = {n for n in owned if n in kept and len(readers[n]) == 1} - _ids(function.outputs.values())
     elementwise = {id(n) for n in nodes if is_elementwise(n)}
@@ -142,6 +152,22 @@ def plan(function):
 
 ASSEMBLING = ("concatenate", "update")  # ops that copy their inputs to parts of the result
 FUSING = (*ASSEMBLING, "sum", "cumsum", "put_add")  # ops whose loops compute an elementwise input themselves
+
+
+def _has_few_pieces(node):
+    """Whether the loops over an assembled array can run piece by piece."""
+    pieces = len(node.inputs) if node.op.name == "concatenate" else 1
+    while node.op.name == "update":
+        if any(abs(s) != 1 for s in node.params["steps"]):
+            return False
+        pieces, node = pieces + 1, node.inputs[0]
+    return 1 < pieces <= PIECES
+
+
+def _is_part(found):
+    """Whether a node is read once, as a part of an assembled array, so that it can be written there."""
+    ((root, _, _), *others) = found
+    return not others and root is not None and is_assembled(root)
 
 
 def _costs(nodes):
@@ -153,6 +179,8 @@ def _costs(nodes):
     for node in nodes:
         if is_view(node):
             cost[id(node)] = cost[id(node.inputs[0])]
+        elif is_assembled(node):
+            cost[id(node)] = max(cost[id(i)] for i in node.inputs)
         elif not is_elementwise(node):
             cost[id(node)] = 0
         else:

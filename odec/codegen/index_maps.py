@@ -61,6 +61,14 @@ class Split(Exception):
         self.variable, self.inner = variable, inner
 
 
+class Cut(Exception):
+    """The loops must be cut in two along a dimension, for what they read changes there."""
+
+    def __init__(self, dimension, at):
+        super().__init__(dimension, at)
+        self.dimension, self.at = dimension, at
+
+
 class Unmappable(Exception):
     """A view that no affine map of the loop variables expresses."""
 
@@ -102,6 +110,12 @@ def replaced(index, variable, by):
     return Index(moved.offset, moved.terms, index.table)
 
 
+def span(index, extents):
+    """(lowest, highest) value of an affine index over the loops."""
+    reach = [s * (extents[name] - 1) for name, s in index.terms]
+    return index.offset + sum(r for r in reach if r < 0), index.offset + sum(r for r in reach if r > 0)
+
+
 class IndexMaps:
     """What the index rule of a view may ask for; `extents` are those of the loop variables."""
 
@@ -133,12 +147,10 @@ class IndexMaps:
 
     def _check_within(self, terms, offset, inner):
         """Split or Unmappable unless the terms never carry over into the axis outside."""
-        reach = [(s * (self.extents[n] - 1), n, s) for n, s in terms]
-        low = offset + sum(r for r, _, _ in reach if r < 0)
-        high = offset + sum(r for r, _, _ in reach if r > 0)
+        low, high = span(Index(offset, terms), self.extents)
         if low >= 0 and high < inner:
             return
-        for _, name, stride in reach:
+        for name, stride in terms:
             step, extent = abs(stride), self.extents[name]
             if inner % step == 0 and step * extent > inner and extent % (inner // step) == 0:
                 raise Split(name, inner // step)

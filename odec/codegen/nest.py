@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from odec.codegen.fusion import calls_function, is_view
-from odec.codegen.index_maps import Gather, IndexMaps, Split, Unmappable, plus, replaced, through, times
+from odec.codegen.fusion import calls_function, is_elementwise, is_view
+from odec.codegen.index_maps import Cut, Gather, IndexMaps, Split, Unmappable, plus, replaced, span, through, times
 from odec.codegen.kernel import Assign, Element, Index, Literal, Local, Loop
 from odec.graph.node import CONSTANT, scalar_value
 from odec.graph.op import OPS
@@ -42,8 +43,8 @@ class Axis:
 class Nest:
     """Loops over `shape`, and the operations that give node[starts + index] in the innermost body."""
 
-    def __init__(self, lowering, node, shape, starts=None, summed=()):
-        self.lowering = lowering
+    def __init__(self, lowering, node, shape, starts=None, summed=(), cuttable=False):
+        self.lowering, self.cuttable = lowering, cuttable
         splits = {d: [n] for d, n in enumerate(shape) if n != 1}
         while True:
             try:
@@ -84,11 +85,10 @@ class Nest:
                 stack.pop()
                 continue
             operand = self._leaf(node, index)
-            if operand is None and is_view(node):
-                moved = self._through(node, index)
-                if moved is None:
+            if operand is None and not is_elementwise(node):
+                source = self._source(node, index)
+                if source is None:
                     continue  # it has a region now
-                source = (node.inputs[0], moved)
                 if (operand := self._known.get((id(source[0]), source[1]))) is None:
                     stack.append(source)
                     continue
@@ -111,6 +111,51 @@ class Nest:
         """Make 1 and 0 of a result that is true or false, as buffers keep it."""
         dtype = self.lowering.dtype
         self.result = self._operation(OPS["where"], (self.result, Literal(1.0, dtype), Literal(0.0, dtype)), {}, dtype)
+
+    def _source(self, node, index):
+        """(input, index into it) where a view or an assembled array is read; None where it got a region instead."""
+        if not is_view(node):
+            return self._piece(node, index)
+        moved = self._through(node, index)
+        return None if moved is None else (node.inputs[0], moved)
+
+    def _piece(self, node, index):
+        """The piece of an assembled array that all loops together read; Cut where they read several."""
+        if self.cuttable and isinstance(index, tuple):
+            with contextlib.suppress(Unmappable):
+                for piece, starts, steps in pieces_of(node):
+                    inside = self._inside(piece, starts, steps, index)
+                    if inside is not None:
+                        return piece, inside
+        self.lowering.keep(node)
+        return None
+
+    def _inside(self, piece, starts, steps, index):
+        """The index into a piece; None where the loops miss it, Cut where they leave it."""
+        moved = tuple(times(plus(i, Index(-a)), s) for i, a, s in zip(index, starts, steps, strict=True))
+        for i, n in zip(moved, piece.shape, strict=True):
+            low, high = span(i, self._maps.extents)
+            if high < 0 or low >= n:
+                return None
+        for i, n in zip(moved, piece.shape, strict=True):
+            low, high = span(i, self._maps.extents)
+            if low < 0:
+                self._cut(i, 0)
+            if high >= n:
+                self._cut(i, n)
+        return moved
+
+    def _cut(self, index, bound):
+        """Cut the one loop that an index depends on where it reaches a bound."""
+        if len(index.terms) > 1:
+            raise Unmappable
+        ((variable, stride),) = index.terms
+        dimension, _ = self._origin[variable]
+        if sum(d == dimension for d, _ in self._origin.values()) > 1:
+            raise Unmappable
+        # the first iteration on the far side of the bound
+        at = -((index.offset - bound) // stride) if stride > 0 else (index.offset - bound) // -stride + 1
+        raise Cut(dimension, at)
 
     def _through(self, node, index):
         """The index into the input of a view; None where the view was given a region instead."""
@@ -149,6 +194,18 @@ class Nest:
         return Index(index.at.offset, index.at.terms, self.lowering.table(places.astype("int32")))
 
     # ---- loops
+
+    def run_along_rows(self):
+        """Put a loop innermost that makes fewer jumps in memory than the last one, if there is one."""
+        operands = [a for o in self.operations for a in o.args] + [self.result]
+        strides = [dict(a.index.terms) for a in operands if isinstance(a, Element)]
+
+        def jumps(axis):
+            return sum(s.get(axis.variable, 0) not in (0, 1) for s in strides)
+
+        if self.axes and jumps(best := min(reversed(self.axes), key=jumps)) < jumps(self.axes[-1]):
+            self.axes.remove(best)
+            self.axes.append(best)
 
     def merge(self, *elements):
         """Join neighbouring loops where every access, of `elements` too, goes on in the same stride.
@@ -207,4 +264,14 @@ class Nest:
         return body
 
 
-__all__ = ["Nest"]
+def pieces_of(node):
+    """(input, starts, steps) of the pieces of an assembled array; of two that meet, the first one counts."""
+    if node.op.name == "update":
+        base, value = node.inputs
+        yield value, node.params["starts"], node.params["steps"]
+        yield base, (0,) * node.ndim, (1,) * node.ndim
+        return
+    offset, axis = 0, node.params["axis"]
+    for piece in node.inputs:
+        yield piece, tuple(offset if d == axis else 0 for d in range(node.ndim)), (1,) * node.ndim
+        offset += piece.shape[axis]

@@ -241,12 +241,13 @@ class _Emitter:
         at = self.position(element.index)
         if at == "0":
             return pointer
-        return self.raw(f"getelementptr inbounds {type_text(dtype, self.wide)}, ptr {pointer}, i64 {at}")
+        kind = type_text(dtype, 1 if element.buffer in self.kernel.tables else self.wide)
+        return self.raw(f"getelementptr inbounds {kind}, ptr {pointer}, i64 {at}")
 
     def stride(self, element):
         """How far apart neighbouring lanes of an element are: 0, 1, another number, or None for a table."""
         if self.vector_index is None:
-            return 1 if self.wide > 1 else 0
+            return 1 if self.wide > 1 and element.buffer not in self.kernel.tables else 0
         stride = dict(element.index.terms).get(self.vector_index, 0)
         return None if element.index.table and stride else stride
 

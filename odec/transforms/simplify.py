@@ -1,0 +1,64 @@
+"""Graph -> an equal graph that array code computes with less traffic."""
+
+from __future__ import annotations
+
+from odec.graph.function import Function
+from odec.graph.node import CONSTANT, INPUT, current_line, is_structural_zero, make, set_line
+from odec.ops.arithmetic import add
+from odec.ops.structure import update
+
+
+def joined_updates(function):
+    """A Function in which a sum of updates of zeros in separate places is one chain of updates.
+
+    Reverse mode makes such sums: the cotangent of an array that is read by slices.
+    """
+    if not any(node.op is add and all(i.op is update for i in node.inputs) for node in function.nodes):
+        return function
+    before, new = current_line(), {}
+    for node in function.nodes:
+        inputs = [new[id(i)] for i in node.inputs]
+        if node.op in (INPUT, CONSTANT) or all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            result = node
+        else:
+            set_line(node.line)
+            result = make(node.op, inputs, **node.params)
+        if result.op is add:
+            chain = _joined(*result.inputs)
+            result = result if chain is None else chain
+        if result.name is None and result.op is not CONSTANT:
+            result.name = node.name
+        new[id(node)] = result
+    set_line(before)
+    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+
+
+def _joined(x, y):
+    """x + y as one chain of updates; None unless both are updates of zeros in separate places."""
+    links, others = _links(x), _links(y)
+    if not links or not others or any(_meet(a, b) for a in links for b in others):
+        return None
+    for link in reversed(others):
+        x = make(update, [x, link.inputs[1]], **link.params)
+    return x
+
+
+def _links(node):
+    """The updates of a chain that begins with zeros, last first; none where it begins otherwise."""
+    links = []
+    while node.op is update:
+        links.append(node)
+        node = node.inputs[0]
+    return links if is_structural_zero(node) else []
+
+
+def _meet(a, b):
+    """Whether two updates may write to one element: whether the boxes around them overlap."""
+    return all(p[0] <= q[1] and q[0] <= p[1] for p, q in zip(_box(a), _box(b), strict=True))
+
+
+def _box(link):
+    """(first, last) position along each axis."""
+    for start, step, n in zip(link.params["starts"], link.params["steps"], link.inputs[1].shape, strict=True):
+        end = start + step * (n - 1)
+        yield min(start, end), max(start, end)
