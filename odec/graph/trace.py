@@ -453,6 +453,9 @@ class TracedArray(Traced):
 
     __slots__ = ()
 
+    def __getattr__(self, name):
+        raise AttributeError(f"a traced array has no attribute {name!r}; use a function of NumPy")
+
     def __array__(self, dtype=None, copy=None):
         """An array of objects, for np.array and np.asarray. Where NumPy would share memory there are two arrays
         now, so neither may be assigned to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.graph.node import coerce, make, structural_zero, trace_dtype
+from odec.graph.node import coerce, make, scalar_value, structural_zero, trace_dtype
 from odec.graph.op import Op, traceable, zero
 from odec.ops.families import REAL, as_float, build_broadcast, elementwise, taylor_by_jvp
 
@@ -94,8 +94,11 @@ def _where_vjp(node, g):
 
 
 def _simplify_where(inputs, params):
-    _, x, y = inputs
-    return x if x is y else None
+    condition, x, y = inputs
+    known = scalar_value(condition)
+    if x is y or known is not None:
+        return x if x is y or known else y
+    return None
 
 
 where = Op(

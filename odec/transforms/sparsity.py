@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.graph.node import CONSTANT, INPUT, scalar_value
+from odec.graph.node import CONSTANT, INPUT, scalar_value, value_of
 from odec.graph.op import zero
 from odec.transforms.vjp import vjp
 
@@ -32,6 +32,8 @@ def _propagate(node, parts):
     if node.op.family == "elementwise":
         if node.op.jvp is zero:
             return np.full(node.shape, 0, object)
+        if node.op.name == "where" and node.inputs[0].op is CONSTANT:
+            return np.where(value_of(node.inputs[0]), parts[1], parts[2])
         result = parts[0]
         for p in parts[1:]:
             result = np.bitwise_or(result, p)
