@@ -10,6 +10,7 @@ import contextlib
 import linecache
 import operator
 import os
+import re
 import sys
 import threading
 
@@ -31,7 +32,8 @@ def _is_internal(code):
     known = _internal.get(code)
     if known is None:
         name = code.co_filename
-        known = _internal[code] = name.startswith(_INSIDE) or name.startswith("<frozen")
+        inside = name.startswith(_INSIDE) or f"{os.sep}site-packages{os.sep}scipy{os.sep}" in name
+        known = _internal[code] = inside or name.startswith("<frozen")
     return known
 
 
@@ -89,6 +91,12 @@ def _cure(text):
         return "Use np.logical_and, np.logical_or, np.logical_not or & | ~ on conditions."
     if "math." in text:
         return "Use NumPy's function (np.sin for math.sin)."
+    if re.search(r"(?<![.\w])(max|min)\(", text):
+        return "Use np.max(y) or np.min(y) for an array, np.maximum(a, b) or np.minimum(a, b) for two values."
+    if re.search(r"(?<![.\w])round\(", text):
+        return "Use np.floor(x + 0.5), whose derivative is zero."
+    if "array(" in text and "dtype" in text:
+        return "Leave dtype out, or use np.stack([dx, dy, dz]), or return the list."
     if "range(" in text or "zeros(" in text or "ones(" in text:
         return _CLOSE_OVER
     if "float(" in text or "int(" in text or ".item(" in text:
@@ -203,7 +211,8 @@ def call_traceable(function, args, kwargs):
     except TraceError:
         raise
     except (OdecError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise refuse(f"{dotted(function)}: {_sentence(error)}") from None
+        text = _sentence(error).removeprefix(f"{function.__name__}: ").removeprefix(f"{dotted(function)}: ")
+        raise refuse(f"{dotted(function)}: {text}") from None
     if isinstance(result, TracedArray) and len(result.node.shape) > 1:
         result._scattered = any(isinstance(a, TracedArray) and a._is_permuted() for a in args)
     return result

@@ -77,6 +77,10 @@ def _same_shape(*shapes, **params):
 
 
 def build_elementwise(op, *args):
+    if len(args) == 2:  # two nodes alike is by far the commonest case, and graphs have thousands
+        x, y = args
+        if isinstance(x, Node) and isinstance(y, Node) and x.shape == y.shape and "bool" not in (x.dtype, y.dtype):
+            return make(op, args)
     nodes = [as_float(a) for a in coerce(args)]
     return build_broadcast(op, nodes)
 

@@ -137,7 +137,7 @@ def hessian_pattern(function, wrt):
 
 def colouring(rows, columns, count):
     """A colour for each of `count` columns such that no two of one colour share a row (greedy, by degree)
-    [curtis1974, gebremedhin2005]."""
+    [curtis1974, gebremedhin2005]; -1 for a column that the pattern has not, which then is no seed."""
     members = [[] for _ in range(count)]
     by_row: dict[int, list[int]] = {}
     for r, c in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -146,7 +146,9 @@ def colouring(rows, columns, count):
     colours = np.full(count, -1)
     row_colours: dict[int, set[int]] = {r: set() for r in by_row}
     for c in sorted(range(count), key=lambda c: -len(members[c])):
-        used = set().union(*(row_colours[r] for r in members[c])) if members[c] else set()
+        if not members[c]:
+            break
+        used = set().union(*(row_colours[r] for r in members[c]))
         colour = 0
         while colour in used:
             colour += 1
