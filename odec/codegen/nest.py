@@ -10,7 +10,7 @@ from odec.codegen.fusion import calls_function, is_elementwise, is_view
 from odec.codegen.index_maps import Cut, Gather, IndexMaps, Split, Unmappable, plus, replaced, span, through, times
 from odec.codegen.kernel import Assign, Element, Index, Literal, Local, Loop
 from odec.graph.node import CONSTANT, scalar_value
-from odec.graph.op import OPS
+from odec.graph.op import OPS, Op
 
 
 class Slot(NamedTuple):
@@ -23,7 +23,7 @@ class Slot(NamedTuple):
 class Operation:
     """An elementwise op on elements, literals, locals and slots."""
 
-    op: object
+    op: Op
     args: tuple
     params: dict
     dtype: str
@@ -77,7 +77,7 @@ class Nest:
 
     def pull(self, node, index):
         """The operand that holds node[index], after the operations that compute it."""
-        stack = [(node, index)]
+        stack, wanted = [(node, index)], (id(node), index)
         while stack:
             node, index = stack[-1]
             key = (id(node), index)
@@ -101,7 +101,7 @@ class Nest:
                 operand = self._operation(node.op, args, node.params, node.dtype, node.line, node.name)
             self._known[key] = operand
             stack.pop()
-        return operand
+        return self._known[wanted]
 
     def _operation(self, op, args, params, dtype, line=None, name=None):
         self.operations.append(Operation(op, args, params, dtype, line, name))
@@ -236,25 +236,28 @@ class Nest:
         self.result = moved(self.result)
         return tuple(map(moved, elements))
 
-    def statements(self, target, addend=None):
-        """The innermost body: target = result, or target = addend + result.
-
-        target : Element, or None for a new Local; returns (statements, operand that holds the result)
-        """
+    def values(self, target=None):
+        """(statements that compute the result, the operand that holds it): `target` where the last one can write it."""
         names, body, operands = self.lowering.names, [], []
         last = len(self.operations) - 1
         for k, o in enumerate(self.operations):
             args = tuple(operands[a.number] if isinstance(a, Slot) else a for a in o.args)
-            ends_here = addend is None and target is not None and k == last and self.result == Slot(last)
-            place = target if ends_here else Local(names.new(o.name) if o.name else names.temporary(), o.dtype)
+            if target is not None and k == last and self.result == Slot(last):
+                place = target
+            else:
+                place = Local(names.new(o.name) if o.name else names.temporary(), o.dtype)
             body.append(Assign(place, o.op, args, o.params, o.line))
             operands.append(place)
-        result = operands[self.result.number] if isinstance(self.result, Slot) else self.result
+        return body, operands[self.result.number] if isinstance(self.result, Slot) else self.result
+
+    def statements(self, target, addend=None):
+        """The innermost body: target = result, or target = addend + result."""
+        body, result = self.values(target if addend is None else None)
         if addend is not None:
             body.append(Assign(target, OPS["add"], (addend, result)))
-        elif target is not None and result is not target:
+        elif result is not target:
             body.append(Assign(target, None, (result,)))
-        return body, result
+        return body
 
     def loops(self, body, axes=None, vector=None):
         """The body inside the loops; the innermost in vector lanes where functions are called."""

@@ -106,7 +106,7 @@ class _Emitter:
         self.module, self.kernel = module, kernel
         self.wide = lanes  # lanes of every buffer: trajectories side by side
         self.lanes = lanes  # lanes of the values being computed now
-        self.vector_index = None  # the loop variable along which lanes run, in a vector loop
+        self.vector_index: str | None = None  # the loop variable along which lanes run, in a vector loop
         self.lines: list[str] = []
         self.stack: list[str] = []  # numbers that live in registers, made at the entry
         self.alike = 1  # lanes whose functions a scalar must use, so that no element differs from its neighbours
@@ -262,12 +262,13 @@ class _Emitter:
 
     def lane_addresses(self, element):
         """The address of an element for each lane of a vector loop."""
-        base = self.values[self.vector_index]
+        index = self.vector_index or ""
+        base = self.values[index]
         for lane in range(self.lanes):
             moved = self.raw(f"add nuw nsw i64 {base.text}, {lane}")
-            self.values[self.vector_index] = Value(moved, "int64", 1)
+            self.values[index] = Value(moved, "int64", 1)
             yield lane, self.address(element)
-        self.values[self.vector_index] = base
+        self.values[index] = base
 
     def gather(self, element, dtype):
         kind, result = type_text(dtype, self.lanes), "poison"

@@ -68,8 +68,9 @@ def det(n, a, pivots, result):
     result[0] = np.linalg.det(_matrix(a, n, n, n))
 
 
+ROUTINES = {"gemm": gemm, "gesv": gesv, "det": det}
 NAMESPACE = {
-    "np": np, "gemm": gemm, "gesv": gesv, "det": det,
+    "np": np, **ROUTINES,
     "sigmoid": OPS["sigmoid"].evaluate, "softplus": OPS["softplus"].evaluate, "erf": OPS["erf"].evaluate,
 }  # fmt: skip
 

@@ -242,3 +242,63 @@ def single_precision(y, w, a):
     a = a + 9 * np.eye(8, dtype=np.float32)
     sums = np.tanh(y @ w).sum(axis=0), y.sum(), np.cumsum(y, axis=1) * 2
     return *sums, np.linalg.solve(a, a[0]), np.linalg.det(a), np.sin(y)
+
+
+# ---- random compositions ---------------------------------------------------------------------------------------
+
+
+def composed(seed, length=12):
+    """A function of y and x that applies `length` random steps, each to values that earlier ones gave."""
+
+    def composition(y, x):
+        random, values = np.random.default_rng(seed), [y, x]
+        for _ in range(length):
+            a, b = (values[k] for k in random.integers(len(values), size=2))
+            step = STEPS[random.integers(len(STEPS))]
+            result = step(random, a, b) if a.ndim else np.sin(a) * 2.0
+            if result is not None and 0 < result.size < 2_000:
+                values.append(result * 0.5)
+        return tuple(values[2:][-3:]) or (y * 2.0,)
+
+    return composition
+
+
+def _update(random, a, b):
+    result, start = a * 1.0, int(random.integers(a.shape[0]))
+    result[start:] = np.sin(a[start:]) if random.random() < 0.5 else 3.0
+    return result
+
+
+def _slice(random, a, b):
+    steps = random.choice([-2, -1, 1, 2], size=a.ndim)
+    return a[tuple(slice(int(random.integers(n)), None, int(s)) for n, s in zip(a.shape, steps, strict=True))]
+
+
+def _divided(random, a, b):
+    rows = random.choice([n for n in range(1, a.size + 1) if a.size % n == 0])
+    return a.reshape(int(rows), -1)
+
+
+def _product(random, a, b):
+    if a.ndim == 2 == b.ndim and a.shape[1] in b.shape:
+        return a @ b if a.shape[1] == b.shape[0] else a @ b.T
+    return None
+
+
+def _combined(random, a, b):
+    if a.shape != b.shape and b.ndim:
+        return None
+    return np.where(a > b, a, b * b) if random.random() < 0.5 else a + b
+
+
+STEPS = (
+    _update, _slice, _divided, _product, _combined,
+    lambda random, a, b: np.tanh(a),
+    lambda random, a, b: np.roll(a, int(random.integers(-2, 3)), axis=int(random.integers(a.ndim))),
+    lambda random, a, b: a.T,
+    lambda random, a, b: a.reshape(-1),
+    lambda random, a, b: np.concatenate([a, b, a[:1]]) if a.shape[1:] == b.shape[1:] and b.ndim == a.ndim else None,
+    lambda random, a, b: a.sum(axis=int(random.integers(a.ndim))),
+    lambda random, a, b: np.cumsum(a, axis=int(random.integers(a.ndim))),
+    lambda random, a, b: a.reshape(-1)[random.integers(a.size, size=5)],
+)  # fmt: skip

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from array_functions import FUNCTIONS, traced
+from array_functions import FUNCTIONS, composed, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +96,16 @@ def test_layouts_agree(name):
     graph = compiled()[name].graph
     if operation_count(graph) <= 5_000:
         check_agreement(python_function(lower_scalar(graph, name)), graph, drawn(graph, 2))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shapes=st.sampled_from([((3, 4), (4, 3)), ((6,), (6,)), ((2, 3, 2), (2,)), ((5, 5), ())]),
+)
+def test_compositions_give_what_numpy_gives(seed, shapes):
+    graph = traced(composed(seed), dict(zip("yx", shapes, strict=True)))
+    for g in (graph, vjp(graph)):
+        check_agreement(python_function(lower_array(g, "composed")), g, drawn(g, seed))
 
 
 def test_inputs_are_left_alone():
