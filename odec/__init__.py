@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 _HOMES = {
-    "dynamics": "odec.dynamics", "Model": "odec.dynamics", "System": "odec.system", "load": "odec.system",
-    "solve": "odec.solve", "methods": "odec.solve", "Solution": "odec.solution",
+    "dynamics": "odec.model", "Model": "odec.model", "System": "odec.system", "load": "odec.system",
+    "solve": "odec.solving", "methods": "odec.solving", "Solution": "odec.solution",
     "ButcherTableau": "odec.steppers.tableaus", "supported": "odec.ops.catalogue", "from_sympy": "odec.interop.sympy",
     "Status": "odec.errors", "OdecError": "odec.errors", "TraceError": "odec.errors", "ShapeError": "odec.errors",
     "MissingRuleError": "odec.errors", "ArgumentError": "odec.errors", "SolveError": "odec.errors",
@@ -29,14 +27,3 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*__all__, "__version__"])
-
-
-class _Package(type(sys)):
-    """This module: importing the submodule odec.solve leaves the name odec.solve to the function."""
-
-    def __setattr__(self, name, value):
-        if not (isinstance(value, type(sys)) and _HOMES.get(name)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

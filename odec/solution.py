@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from odec.errors import Status
+from odec.graph.structure import Structure, component_names
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Solution:
     ys : (m, *y.shape), time first; for a structured state the same structure of such arrays
     y1 : the state where the solve ended, in the structure of y
     status, message : how it ended; stats : counts and seconds
+    flat_rows : (m, n), the rows of ys as vectors, in the order of `names`
     """
 
     ts: np.ndarray
@@ -28,11 +30,20 @@ class Solution:
     stats: dict = field(default_factory=dict)
     name: str = "model"
     state: tuple[str, ...] | None = None
+    flat_rows: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
+    structure: Structure | None = field(default=None, repr=False)
 
     @property
     def success(self):
         """Whether the solve reached the end of its time span."""
         return self.status is Status.SUCCESS
+
+    @property
+    def names(self):
+        """The name of each component, in the order of the flat state."""
+        if self.structure is None:
+            return tuple(f"y[{i}]" for i in range(self.flat_rows.shape[1]))
+        return tuple(component_names(self.structure, self.state))
 
     def __repr__(self):
         counts = ", ".join(f"{k} {self.stats[k]:,}" for k in ("steps", "rejected", "nfev") if k in self.stats)
@@ -44,12 +55,8 @@ class Solution:
             import matplotlib.pyplot as plt
         except ImportError:
             raise ImportError("Solution.plot needs Matplotlib; install odec[plot].") from None
-        ax = plt.gca() if ax is None else ax
-        if not isinstance(self.ys, np.ndarray):
-            raise TypeError("Solution.plot draws an array state; plot the parts of a structured state yourself.")
-        rows = self.ys.reshape(len(self.ts), -1)
-        names = self.state or tuple(f"y[{i}]" for i in range(rows.shape[1]))
-        for column, name in zip(rows.T, names, strict=True):
+        ax, names = plt.gca() if ax is None else ax, self.names
+        for column, name in zip(self.flat_rows.T, names, strict=True):
             ax.plot(self.ts, column, label=name, **options)
         ax.set_xlabel("t")
         if len(names) <= 10:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import reprlib
+
 import numpy as np
 
 from odec.codegen.compile import CompiledKernel, assembly, optimised, program
@@ -80,6 +83,8 @@ class System:
         A tangent that is None is zero; dparams is a tuple in signature order or a dict by name.
         """
         names, seeds = [], []
+        if not isinstance(tangents, tuple) or len(tangents) > 3:
+            raise ArgumentError(f"{self.name}.jvp: tangents is {reprlib.repr(tangents)}; a tuple (dt, dy, dparams) is needed, None for zero.")
         dt, dy, dparams = (*tangents, *(None,) * (3 - len(tangents)))
         if dt is not None:
             names.append("t")
@@ -139,9 +144,7 @@ class System:
 
         In the structure of y, each array with a leading axis of length order + 1.
         """
-        if not isinstance(order, (int, np.integer)) or order < 0:
-            raise ArgumentError(f"{self.name}.taylor: order is {order!r}; a non-negative integer is needed.")
-        (rows,) = self._evaluate("taylor", self._point(t, y, params), order=int(order))
+        (rows,) = self._evaluate("taylor", self._point(t, y, params), order=order)
         return self.y_structure.unflatten(rows.reshape(order + 1, -1), lead=(order + 1,))
 
     def divergence(self, t, y, *params):
@@ -215,7 +218,7 @@ class System:
         return found.kernels[kernel]
 
     def _check_kernel(self, kernel, layout):
-        if kernel not in KERNELS:
+        if not isinstance(kernel, str) or kernel not in KERNELS:
             raise ArgumentError(f"kernel {kernel!r} is not known{nearest(kernel, KERNELS)} It is one of {', '.join(KERNELS)}.")
         if layout not in LAYOUTS:
             raise ArgumentError(f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}.")
@@ -223,13 +226,22 @@ class System:
     def _kernels(self, kernel, layout, how):
         """The kernels that make up one named kernel, what they call first."""
         self._check_kernel(kernel, layout)
-        function = KERNELS[kernel](self, **how)
+        function = self._derived(kernel, how)
         kernels = [lower(function, kernel, layout)]
         return kernels if kernel != "step" else [lower(self.graph, "rhs", layout), *kernels]
 
     def derivative(self, kernel, **how) -> Function:
         """The graph of a kernel: what `compile` and `source` start from."""
         self._check_kernel(kernel, "auto")
+        return self._derived(kernel, how)
+
+    def _derived(self, kernel, how):
+        known = tuple(inspect.signature(KERNELS[kernel]).parameters)[1:]
+        for name in how:
+            if name not in known:
+                raise ArgumentError(
+                    f"kernel {kernel!r} has no option {name!r}{nearest(name, known)} It takes {', '.join(known) or 'none'}."
+                )
         return KERNELS[kernel](self, **how)
 
     def _evaluate(self, kernel, inputs, **how):
@@ -250,17 +262,31 @@ class System:
     def flat_parameters(self, params):
         """The parameters as one flat vector (m,): a tuple in signature order, or a dict by name."""
         root = self.p_structure.root
-        if not isinstance(params, dict):
-            if len(params) != len(root.keys):
-                names = ", ".join(map(str, root.keys)) or "none"
-                raise ArgumentError(f"{self.name} takes {len(root.keys)} parameters ({names}), but {len(params)} were given.")
-            params = dict(zip(root.keys, params, strict=True))
+        params = self._by_name(params, "params")
+        missing = [name for name in root.keys if name not in params]
+        if missing:
+            raise ArgumentError(f"{self.name} needs the parameter {missing[0]!r}; a system has no defaults, so give it in params.")
         return self.p_structure.flatten(params, f"{self.name}: params", self.dtype)
+
+    def _by_name(self, params, what):
+        """Parameters (or their tangents) by name, from a tuple in signature order or a dict."""
+        names = self.p_structure.root.keys
+        listed = ", ".join(map(str, names)) or "none"
+        if isinstance(params, dict):
+            for name in params:
+                if name not in names:
+                    raise ArgumentError(f"{self.name} has no parameter {name!r}{nearest(name, names)} It has {listed}.")
+            return params
+        if not isinstance(params, (tuple, list)):
+            raise ArgumentError(f"{self.name}: {what} is {reprlib.repr(params)}; pass a tuple in signature order, or a dict by name.")
+        if len(params) != len(names):
+            raise ArgumentError(f"{self.name} takes {len(names)} parameters ({listed}), but {len(params)} were given; give one value for each.")
+        return dict(zip(names, params, strict=True))
 
     def _parameter_tangent(self, dparams):
         root = self.p_structure.root
         flat = np.zeros(self.p_structure.size, self.dtype)
-        given = dparams if isinstance(dparams, dict) else dict(zip(root.keys, dparams, strict=False))
+        given = self._by_name(dparams, "dparams")
         for key, child in zip(root.keys, root.children, strict=True):
             if given.get(key) is not None:
                 Structure(child, self.p_structure.size).flatten(given[key], f"{self.name}: tangent of {key}", out=flat)
@@ -306,12 +332,26 @@ def _step_function(system, method="tsit5"):
     return runge_kutta_step(system.graph, tableau_named(method)).function
 
 
+def _jvp_function(system, wrt=("t", "y", "p")):
+    known = tuple(system.graph.inputs)
+    for name in wrt:
+        if name not in known:
+            raise ArgumentError(f"{system.name}: wrt has {name!r}{nearest(name, known)} It holds some of {', '.join(known)}.")
+    return jvp(system.graph, tuple(wrt))
+
+
+def _taylor_function(system, order=4):
+    if not isinstance(order, (int, np.integer)) or isinstance(order, bool) or order < 0:
+        raise ArgumentError(f"{system.name}: order is {order!r}; a non-negative integer is needed.")
+    return taylor(system.graph, int(order))
+
+
 KERNELS = {
     "rhs": lambda system: system.graph,
-    "jvp": lambda system, wrt=("t", "y", "p"): jvp(system.graph, wrt),
+    "jvp": _jvp_function,
     "vjp": lambda system: vjp(system.graph),
     "jacobian": System._jacobian_function,
-    "taylor": lambda system, order=4: taylor(system.graph, order),
+    "taylor": _taylor_function,
     "divergence": lambda system: divergence(system.graph),
     "step": _step_function,
 }

@@ -107,6 +107,20 @@ def structure_of(value, what):
     return Structure(root, position[0])
 
 
+def component_paths(structure):
+    """For each number of the flat vector how the user reaches it: '[1]', '.v[0]', "['angle']"."""
+    for path, leaf in structure.leaves:
+        for index in np.ndindex(*leaf.shape):
+            yield path + (f"[{', '.join(map(str, index))}]" if index else "")
+
+
+def component_names(structure, given=None):
+    """The name of each component: as given, else from where it lies in y."""
+    if given is not None and len(given) == structure.size:
+        return list(given)
+    return ["y" + path for path in component_paths(structure)]
+
+
 def children_of(value):
     """(kind, keys, values, class) of a container, or None for a leaf."""
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -138,8 +152,8 @@ def _array(value, what, path):
     where = f"{what}{path}"
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise ShapeError(f"{where}: not an array ({error}); rows of equal length are needed.") from None
+    except (ValueError, TypeError):
+        raise ShapeError(f"{where}: rows of different lengths make no array; rows of equal length, or a structure, are needed.") from None
     if array.dtype.kind == "c":
         raise ArgumentError(f"{where}: complex values are not supported; pass real and imaginary parts as a structure.")
     if array.dtype.kind not in "biuf":

@@ -41,7 +41,7 @@ class Model:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
-        self.state = None if state is None else tuple(state)
+        self.state = _state_names(self.name, state)
         self.parameters = _parameters(self.name, function)
         self._systems = {}
 
@@ -65,10 +65,15 @@ class Model:
         """`bind` for parameters as `parameter_values` gives them."""
         y_structure = structure_of(y0, f"{self.name}: y0")
         p_structure = structure_of(values, f"{self.name}: params")
-        dtype = _dtype(self.name, dtype, y0)
+        dtype = _all_dtype(y0) if dtype is None else dtype_name(self.name, dtype)
         key = (y_structure, p_structure, dtype)
         system = self._systems.get(key)
         if system is None:
+            if self.state is not None and len(self.state) != y_structure.size:
+                raise ArgumentError(
+                    f"{self.name}: state names {len(self.state)} components ({', '.join(self.state)}), "
+                    f"but y0 has {y_structure.size}; name each of them."
+                )
             system = self._systems[key] = System(self.name, trace(self, *key), *key, self.state)
         return system
 
@@ -86,7 +91,8 @@ class Model:
         elif isinstance(params, (tuple, list)):
             if len(params) > len(known) and known.get("*") is None:
                 raise ArgumentError(
-                    f"{self.name} takes {len(known)} parameters ({', '.join(known) or 'none'}), but {len(params)} were given."
+                    f"{self.name} takes {len(known)} parameters ({', '.join(known) or 'none'}), but {len(params)} were given; "
+                    "leave out the last, or pass a dict by name."
                 )
             names = [n for n in known if n != "*"]
             names += [f"{known['*']}_{k}" for k in range(len(params) - len(names))] if "*" in known else []
@@ -103,9 +109,18 @@ class Model:
             if name == "*":
                 continue
             if name not in given and default is inspect.Parameter.empty:
-                raise ArgumentError(f"{self.name} needs the parameter {name!r}; give it in params.")
+                raise ArgumentError(f"{self.name} needs the parameter {name!r}, which has no default; give it in params.")
             values[name] = given.get(name, default)
         return values | {n: v for n, v in given.items() if n not in values}
+
+
+def _state_names(model, state):
+    """Names of the components as a tuple, or None."""
+    if state is None:
+        return None
+    if isinstance(state, str) or not all(isinstance(name, str) for name in state):
+        raise ArgumentError(f"{model}: state is {state!r}; a tuple of names is needed, as state=('x', 'y').")
+    return tuple(state)
 
 
 def _model_from_parts(function, state, module, name):
@@ -127,13 +142,19 @@ def _parameters(model, function):
     return {("*" if p.kind is p.VAR_POSITIONAL else p.name): (p.name if p.kind is p.VAR_POSITIONAL else p.default) for p in rest}
 
 
-def _dtype(model, dtype, y0):
-    if dtype is None:
-        return "float32" if _all_float32(y0) else "float64"
-    name = np.dtype(dtype).name
+def dtype_name(model, dtype):
+    """'float64' or 'float32' for what NumPy takes as that dtype; ArgumentError for any other."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
     if name not in FLOATS:
-        raise ArgumentError(f"{model}: dtype {name} is not supported; it is float64 or float32.")
+        raise ArgumentError(f"{model}: dtype {name} is not supported; use float64 or float32.")
     return name
+
+
+def _all_dtype(y0):
+    return "float32" if _all_float32(y0) else "float64"
 
 
 def _all_float32(value):
@@ -159,7 +180,14 @@ def trace(model, y_structure, p_structure, dtype):
     time = t if dtype == "float64" else OPS["cast"](t, dtype=dtype)
     state = _handles(y_structure, y, "y", f"{model.name} assigns into the state y, which belongs to the solver. Use y = y.copy() first.")
     values = _handles(p_structure, p, "", f"{model.name} assigns into a parameter. Use a copy of it.")
-    result = call_model(_calling(model), model.name, (wrap(time), state, values), dtype)
+    try:
+        result = call_model(_calling(model), model.name, (wrap(time), state, values), dtype)
+    except TraceError as error:
+        if error.__cause__ is None:
+            raise
+        root = y_structure.root
+        shape = f"has shape {root.shape}" if isinstance(root, Leaf) else f"is {describe(root)}"
+        raise TraceError(f"{error} Here y {shape}.") from error.__cause__
     rate = _flat_result(model.name, y_structure, result, dtype)
     return Function("rhs", {"t": t, "y": y, "p": p}, {"dydt": rate})
 
@@ -210,10 +238,15 @@ def _flat_result(model, structure, result, dtype):
 
 def _collect(model, item, value, path, parts, dtype):
     if isinstance(item, Leaf):
+        if isinstance(value, (str, bytes)) or (children_of(value) is not None and not isinstance(value, (list, tuple))):
+            raise ShapeError(
+                f"{model} returned{path} a {type(value).__name__}, but y{path} has shape {item.shape}; "
+                "dynamics must return dy/dt in the structure of y."
+            )
         try:
             node = coerce([array(value)], dtype)[0]
         except (TypeError, ValueError) as error:
-            raise ShapeError(f"{model} returned{path} what is no array: {error}; dynamics must return dy/dt with the shape of y.") from None
+            raise ShapeError(f"{model} returned{path} no array: {error}; dynamics must return dy/dt with the shape of y.") from None
         node = OPS["to_float"](node) if node.dtype == "bool" else node
         if node.shape != item.shape:
             where = f" for y{path}" if path else ""
@@ -225,7 +258,7 @@ def _collect(model, item, value, path, parts, dtype):
         return
     found = children_of(value)
     if found is None or set(found[1]) != set(item.keys):
-        what = type(value).__name__ if found is None else f"{found[0]} with {list(found[1])}"
+        what = f"a {type(value).__name__}" if found is None else f"a {found[0]} of ({', '.join(map(str, found[1]))})"
         raise ShapeError(f"{model} returned {what}, but y{path} is {describe(item)}; dynamics must return dy/dt in the structure of y.")
     by_key = dict(zip(found[1], found[2], strict=True))
     for key, child in zip(item.keys, item.children, strict=True):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import reprlib
 import time
 
 import numpy as np
 
-from odec.dynamics import Model
-from odec.errors import ArgumentError, ShapeError, SolveError, Status
+from odec.model import Model, dtype_name
+from odec.errors import ArgumentError, ShapeError, SolveError, Status, nearest
+from odec.graph.structure import children_of
+from odec.graph.structure import component_names, component_paths
 from odec.solution import Solution
 from odec.steppers.tableaus import TABLEAUS, tableau_named
 from odec.system import System
@@ -63,6 +67,8 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     t_eval = _times(name, t_eval, t0, t1)
     first = 0.0 if first_step is None else _positive(name, "first_step", first_step)
     limits = (_positive(name, "min_step", min_step, zero=True), _positive(name, "max_step", max_step, infinite=True))
+    if limits[0] > limits[1]:
+        raise ArgumentError(f"{name}: min_step is {limits[0]}, above max_step, which is {limits[1]}; lower min_step.")
     max_steps = _count(name, max_steps)
     solver = system.solver(tableau)
     compiled = time.perf_counter()
@@ -74,17 +80,20 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     }  # fmt: skip
     solution = Solution(
         out.ts, y_row.unflatten(out.ys, (len(out.ts),)), y_row.unflatten(out.y), out.status,
-        _message(system, tableau, out, rtol, atol), stats, name, system.state,
+        _message(system, out, rtol, atol, limits[0]), stats, name, system.state, out.ys, y_row,
     )  # fmt: skip
     if throw and not solution.success:
         raise SolveError(solution.message, solution)
     return solution
 
 
+_KEYWORDS = tuple(inspect.signature(solve).parameters)
+
+
 def _refuse_later(later):
     for name, value in later.items():
         if name not in LATER:
-            raise TypeError(f"solve() has no keyword {name!r}")
+            raise TypeError(f"solve() has no keyword {name!r}{nearest(name, _KEYWORDS)}")
         if value is not LATER[name] and value != LATER[name]:
             raise ArgumentError(f"solve: {name} is not available in this version; leave it out.")
 
@@ -92,8 +101,12 @@ def _refuse_later(later):
 def _bound(model, y0, params, dtype):
     """(system, flat y, flat p) of a Model or a System."""
     if isinstance(model, System):
-        system = model
-        values = params if isinstance(params, dict) else tuple(params)
+        system, values = model, params
+        if dtype is not None and dtype_name(system.name, dtype) != system.dtype:
+            raise ArgumentError(
+                f"{system.name}: dtype is {dtype_name(system.name, dtype)}, but the system is bound to {system.dtype}; "
+                "bind the model again with that dtype."
+            )
     elif isinstance(model, Model):
         values = model.parameter_values(params)
         system = model.bind_values(y0, values, dtype)
@@ -104,9 +117,16 @@ def _bound(model, y0, params, dtype):
     return system, system.y_structure.flatten(y0, f"{system.name}: y0", system.dtype), system.flat_parameters(values)
 
 
+def _real(value):
+    """A real number as a float; TypeError for text, truth values and complex numbers."""
+    if isinstance(value, (str, bytes, bool, np.bool_)):
+        raise TypeError
+    return float(value)
+
+
 def _span(name, t_span):
     try:
-        t0, t1 = (float(t) for t in t_span)
+        t0, t1 = (_real(t) for t in t_span)
     except (TypeError, ValueError):
         raise ArgumentError(f"{name}: t_span is {t_span!r}; two numbers (t0, t1) are needed.") from None
     if not (math.isfinite(t0) and math.isfinite(t1)):
@@ -120,14 +140,19 @@ def _span(name, t_span):
 
 def _tolerance(name, what, value, structure, dtype):
     """A tolerance as a positive number, or as one for each element of y."""
-    if isinstance(value, (int, float)):
-        if not 0.0 < value < math.inf:
+    if children_of(value) is None and np.ndim(value) == 0:
+        try:
+            number = _real(value)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"{name}: {what} is {value!r}; a positive number, or numbers shaped like y, are needed.") from None
+        if not 0.0 < number < math.inf:
             raise ArgumentError(f"{name}: {what} is {value}; a positive finite number is needed.")
-        return value
+        if dtype == "float32" and not 1e-37 <= number <= 1e38:
+            raise ArgumentError(f"{name}: {what} is {value}; for a float32 state a number from 1e-37 to 1e38 is needed.")
+        return number
     try:
-        scalar = np.ndim(value) == 0
-        flat = np.full(structure.size, value, dtype) if scalar else structure.flatten(value, f"{name}: {what}", dtype)
-    except (ShapeError, TypeError, ValueError) as error:
+        flat = structure.flatten(value, f"{name}: {what}", dtype)
+    except (ArgumentError, ShapeError) as error:
         raise ArgumentError(f"{error} {what} is a number or shaped like y.") from None
     if not np.all((flat > 0) & np.isfinite(flat)):
         raise ArgumentError(f"{name}: {what} has {flat[~((flat > 0) & np.isfinite(flat))][0]}; every entry must be positive and finite.")
@@ -138,7 +163,13 @@ def _times(name, t_eval, t0, t1):
     """Output times as a contiguous vector, or None for every step."""
     if t_eval is None:
         return None
-    times = np.array(t_eval, dtype=float)
+    try:
+        times = np.array(t_eval)
+        times = times.astype(float) if times.dtype.kind in "iuf" or times.size == 0 else None
+    except (TypeError, ValueError):
+        times = None
+    if times is None:
+        raise ArgumentError(f"{name}: t_eval is {reprlib.repr(t_eval)}; a list of times within t_span is needed.")
     if times.ndim != 1:
         raise ArgumentError(f"{name}: t_eval has shape {times.shape}; a one-dimensional list of times is needed.")
     if times.size == 0:
@@ -156,7 +187,7 @@ def _times(name, t_eval, t0, t1):
 
 def _positive(name, what, value, zero=False, infinite=False):
     try:
-        value = float(value)
+        value = _real(value)
     except (TypeError, ValueError):
         raise ArgumentError(f"{name}: {what} is {value!r}; a number is needed.") from None
     good = value >= 0 if zero else value > 0
@@ -175,26 +206,10 @@ def _first_bad(system, what, flat):
     """'y0[1] is nan' for the first entry that is not finite."""
     place = int(np.flatnonzero(~np.isfinite(flat))[0])
     structure = system.y_structure if what == "y0" else system.p_structure
-    return f"{what}{_path(structure, place, None)} is {flat[place]}"
+    return f"{what}{list(component_paths(structure))[place]} is {flat[place]}"
 
 
-def _path(structure, place, names):
-    """The user's name of a flat position: '[1]', '.v[0]', or the state's own name."""
-    for path, leaf in structure.leaves:
-        if leaf.offset <= place < leaf.offset + leaf.size:
-            index = np.unravel_index(place - leaf.offset, leaf.shape)
-            inside = "".join(f"[{i}]" for i in ([", ".join(map(str, index))] if index else []))
-            return path + inside
-    return f"[{place}]"
-
-
-def _component(system, place):
-    if system.state is not None and len(system.state) == system.y_structure.size:
-        return system.state[place]
-    return "y" + _path(system.y_structure, place, None)
-
-
-def _message(system, tableau, out, rtol, atol):
+def _message(system, out, rtol, atol, min_step):
     """One sentence for how a solve ended, and what to try."""
     if out.status is Status.SUCCESS:
         return out.status.sentence
@@ -203,11 +218,15 @@ def _message(system, tableau, out, rtol, atol):
         speed = np.abs(out.slope) / (atol + rtol * np.abs(out.y))
     bad = np.flatnonzero(~np.isfinite(out.slope) | ~np.isfinite(out.y))
     worst = int(bad[0]) if bad.size else int(np.argmax(speed))
+    component = component_names(system.y_structure, system.state)[worst]
     if out.status is Status.NON_FINITE_START:
-        return f"{where}; d{_component(system, worst)}/dt is {out.slope[worst]}. Check y0 and params."
-    which = f"{_component(system, worst)} changed fastest"
+        return f"{where}; d{component}/dt is {out.slope[worst]}. Check y0 and params."
+    which = f"{component} changed fastest"
     if out.status is Status.STEP_LIMIT:
         return f"{where}; {which}. Raise max_steps, loosen rtol and atol, or shorten t_span."
     if out.status is Status.NON_FINITE:
         return f"{where}; {which}. The solution may blow up in finite time, or leave where the model is defined."
-    return f"{where}; {which}. The solution may blow up there, or the tolerances ask for more than {system.dtype} holds."
+    holds = f"the tolerances ask for more than {system.dtype} holds"
+    if min_step:
+        return f"{where}; {which}. Lower min_step, unless the solution blows up there or {holds}."
+    return f"{where}; {which}. The solution may blow up there, or {holds}."

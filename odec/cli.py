@@ -1,0 +1,254 @@
+"""The command line: inspect, check and solve models; list methods; look after the cache."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+from odec.errors import ArgumentError, OdecError, nearest
+
+KERNELS = ("rhs", "jvp", "vjp", "jacobian", "taylor", "divergence", "step")
+
+
+def main(arguments=None):
+    """Run one command; the exit code: 0 done, 1 failed, 2 the arguments cannot be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (ArgumentError, ImportError) as error:
+        print(f"odec {options.command}: {error}", file=sys.stderr)
+        return 2
+    except (OdecError, AssertionError) as error:
+        print(f"odec {options.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader, such as `head`, has gone
+        return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="odec", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    inspect = _model_command(commands, "inspect", "print a generated kernel, or the graph", _inspect)
+    inspect.add_argument("--kernel", default="rhs", choices=KERNELS)
+    inspect.add_argument("--language", default="python", choices=("python", "llvm", "asm"))
+    inspect.add_argument("--layout", default="auto", choices=("auto", "scalar", "array"))
+    inspect.add_argument("--method", help="of the step kernel: tsit5, dopri5")
+    inspect.add_argument("--order", type=int, help="of the taylor kernel")
+    inspect.add_argument("--wrt", help="what the jacobian kernel is taken by: y, t or a parameter")
+    inspect.add_argument("--graph", action="store_true", help="list the graph of the right-hand side instead")
+    inspect.add_argument("--draw", metavar="FILE.svg", help="draw that graph into a file")
+
+    check = _model_command(commands, "check", "compare every generated derivative with SymPy", _check)
+    check.add_argument("--examples", type=int, default=100, help="how many random points (default 100)")
+
+    solve = _model_command(commands, "solve", "solve, and print the end or write rows to a file", _solve)
+    solve.add_argument("--t-span", nargs=2, type=float, required=True, metavar=("T0", "T1"))
+    solve.add_argument("--method", default="auto")
+    solve.add_argument("--rtol", type=float, default=1e-6)
+    solve.add_argument("--atol", type=float, default=1e-9)
+    solve.add_argument("--t-eval", nargs="+", type=float, help="times to keep; one whole number N means N even times")
+    solve.add_argument("--max-steps", type=int, default=1_000_000)
+    solve.add_argument("--output", metavar="FILE", help=".csv or .npz")
+    solve.add_argument("--plot", metavar="FILE.png", help="draw the components over time")
+
+    commands.add_parser("methods", help="list the methods").set_defaults(run=_methods)
+    cache = commands.add_parser("cache", help="where compiled code is kept, and how much")
+    cache.add_argument("--clear", action="store_true", help="delete every entry")
+    cache.set_defaults(run=_cache)
+    return parser
+
+
+def _model_command(commands, name, text, run):
+    command = commands.add_parser(name, help=text, description=text)
+    command.add_argument("model", metavar="FILE.py:NAME", help="a model in a Python file, or a saved model FILE.json")
+    command.add_argument("--y0", nargs="+", required=True, metavar="Y", help="the state: numbers, or one Python literal")
+    command.add_argument("--params", nargs="*", default=[], metavar="NAME=VALUE", help="parameters without a default")
+    command.add_argument("--dtype", choices=("float64", "float32"))
+    command.set_defaults(run=run)
+    return command
+
+
+# ---- what the words on the line mean -------------------------------------------------------------------
+
+
+def _model(text):
+    """The Model or System that 'FILE.py:NAME' or 'FILE.json' names."""
+    from odec.model import Model
+    from odec.system import System, load
+
+    file, _, name = text.rpartition(":") if ".py:" in text else (text, "", "")
+    if file.endswith(".json"):
+        return load(_existing(file))
+    if not name:
+        raise ArgumentError(f"{text!r} names no model; write FILE.py:NAME, or the FILE.json of a saved model.")
+    namespace = _run_file(_existing(file))
+    found = namespace.get(name)
+    if not isinstance(found, (Model, System)):
+        models = [k for k, v in namespace.items() if isinstance(v, (Model, System))]
+        what = f"{name!r} is {type(found).__name__}, not a model" if name in namespace else f"there is no {name!r}"
+        raise ArgumentError(f"{file}: {what}{nearest(name, models)} Its models: {', '.join(models) or 'none'}.")
+    return found
+
+
+def _existing(file):
+    if not Path(file).is_file():
+        raise ArgumentError(f"{file}: no such file.")
+    return file
+
+
+def _run_file(file):
+    """The names that a Python file defines; its own folder can be imported from, as when it is run."""
+    import runpy
+
+    sys.path.insert(0, str(Path(file).resolve().parent))
+    try:
+        return runpy.run_path(file, run_name="odec_model")
+    except OdecError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"{file}: running it raised {type(error).__name__}: {error}.") from error
+    finally:
+        sys.path.pop(0)
+
+
+def _literal(text, what):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise ArgumentError(f"{what} is {text!r}; a number or a Python literal such as [1.0, 2.0] is needed.") from None
+
+
+def _state(words):
+    values = [_literal(w, "--y0") for w in words]
+    return values[0] if len(values) == 1 and not isinstance(values[0], (int, float)) else values
+
+
+def _parameters(words):
+    params = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ArgumentError(f"--params takes NAME=VALUE, not {word!r}.")
+        params[name] = _literal(value, f"--params {name}")
+    return params
+
+
+def _system(options):
+    """(system, y0, all parameter values by name)."""
+    from odec.system import System
+
+    model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
+    if isinstance(model, System):
+        return model, y0, params
+    return model.bind(y0, params, options.dtype), y0, model.parameter_values(params)
+
+
+# ---- commands ----------------------------------------------------------------------------------------------
+
+
+def _inspect(options):
+    system, _, _ = _system(options)
+    if options.draw:
+        Path(options.draw).write_text(str(system.graph.draw()), encoding="utf-8")
+        print(f"drew the graph of {system.name} into {options.draw}")
+        return
+    if options.graph:
+        print(system.graph)
+        return
+    how = {k: v for k in ("method", "order", "wrt") if (v := getattr(options, k)) is not None}
+    unfit = [k for k in how if {"method": "step", "order": "taylor", "wrt": "jacobian"}[k] != options.kernel]
+    if unfit:
+        raise ArgumentError(f"--{unfit[0]} does not go with --kernel {options.kernel}; leave it out.")
+    print(system.source(options.kernel, options.language, options.layout, **how))
+
+
+def _check(options):
+    from odec.testing import check_model
+
+    model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
+    print(check_model(model, y0, params, examples=options.examples))
+
+
+def _solve(options):
+    import numpy as np
+
+    from odec.solving import solve
+
+    model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
+    t_eval = options.t_eval
+    if t_eval is not None and len(t_eval) == 1 and t_eval[0] == int(t_eval[0]) and t_eval[0] >= 2:
+        t_eval = np.linspace(*options.t_span, int(t_eval[0]))
+    if not options.output and not options.plot and t_eval is None:
+        t_eval = []
+    _check_suffix(options.output)
+    solution = solve(
+        model, options.t_span, y0, params, method=options.method, rtol=options.rtol, atol=options.atol, t_eval=t_eval,
+        max_steps=options.max_steps, dtype=options.dtype,
+    )  # fmt: skip
+    print(f"t = {solution.ts[-1]:g}")
+    for name, value in zip(solution.names, np.ravel(solution.flat_rows[-1]), strict=True):
+        print(f"{name:>12} = {value:.12g}")
+    stats = solution.stats
+    print(f"{stats['steps']:,} steps, {stats['rejected']:,} rejected, {stats['nfev']:,} evaluations, "
+          f"{stats['compile_seconds'] + stats['solve_seconds']:.3f} s")  # fmt: skip
+    if options.output:
+        _write(solution, options.output)
+    if options.plot:
+        _plot(solution, options.plot)
+
+
+def _check_suffix(output):
+    if output and Path(output).suffix not in (".csv", ".npz"):
+        raise ArgumentError(f"--output {output}: the ending must be .csv or .npz.")
+
+
+def _write(solution, output):
+    import numpy as np
+
+    if output.endswith(".npz"):
+        np.savez(output, t=solution.ts, y=solution.flat_rows, names=np.array(solution.names))
+    else:
+        table = np.column_stack([solution.ts, solution.flat_rows])
+        np.savetxt(output, table, delimiter=",", header=",".join(["t", *solution.names]), comments="", fmt="%.17g")
+    print(f"wrote {len(solution.ts):,} rows to {output}")
+
+
+def _plot(solution, output):
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("--plot needs Matplotlib; install odec[plot].") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(constrained_layout=True)
+    solution.plot(axes)
+    axes.set_title(solution.name)
+    figure.savefig(output, dpi=150)
+    print(f"drew {output}")
+
+
+def _methods(options):
+    from odec.solving import methods
+
+    print(f"{'name':<10} {'order':>5} {'stages':>6}  family")
+    for m in methods():
+        print(f"{m.name:<10} {f'{m.order}({m.error_order})':>5} {m.stages:>6}  {m.family}; {m.source}")
+
+
+def _cache(options):
+    from odec.codegen import cache
+
+    if options.clear:
+        print(f"deleted {cache.clear():,} entries from {cache.directory()}")
+        return
+    entries = cache.entries()
+    print(f"{cache.directory()}: {len(entries):,} entries, {sum(size for _, size in entries) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
