@@ -142,7 +142,7 @@ def test_array_of_objects_that_is_compared():
 
 def test_np_array_with_a_dtype():
     message = refusal(lambda y: np.array([y[0], y[1]], dtype=float))
-    assert message.endswith("Use np.stack([dx, dy, dz]), or return the list.")
+    assert message.endswith("np.stack([dx, dy, dz]), or return the list.")
 
 
 # ---- inputs and shapes ------------------------------------------------------------------------------------------
