@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import stat
@@ -18,27 +19,40 @@ from pathlib import Path
 
 MAGIC = b"odec object code 1\n"
 SUFFIX = ".odec"
+UNFINISHED = ".new-"
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither a link nor a wait for a pipe
 
 
 def directory():
-    """Where entries live: ODEC_CACHE_DIR, else `odec` in the user's cache folder."""
-    chosen = os.environ.get("ODEC_CACHE_DIR")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~")).expanduser() / "odec" / "cache"
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/odec").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "odec"
+    """Where entries live: ODEC_CACHE_DIR, else `odec` in the user's cache folder; None for a user without a home."""
+    chosen, environment = os.environ.get("ODEC_CACHE_DIR"), os.environ
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        if sys.platform == "win32":
+            return Path(environment.get("LOCALAPPDATA", "~")).expanduser() / "odec" / "cache"
+        if sys.platform == "darwin":
+            return Path("~/Library/Caches/odec").expanduser()
+        return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "odec"
+    except RuntimeError:
+        return None
 
 
 @functools.cache
 def odec_fingerprint():
-    """A hash of odec's own sources: code from another version of odec is never run."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    """A hash of odec's own sources and of the compilers' versions: code from others is never run."""
+    root = Path(__file__).parent.parent
+    digest = hashlib.sha256(_version_of("llvmlite") + _version_of("numba"))
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _version_of(package):
+    """The file that states a package's version: importing Numba, or importlib.metadata, takes too long."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin if spec and spec.origin else "").with_name("_version.py")
+    return path.read_bytes() if path.is_file() else b""
 
 
 def read(stamp):
@@ -47,14 +61,14 @@ def read(stamp):
     if folder is None:
         return None
     try:
-        handle = os.open(folder / _file_name(stamp), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        handle = os.open(folder / _file_name(stamp), os.O_RDONLY | _NO_FOLLOW)
+        with os.fdopen(handle, "rb") as file:
+            if not _is_private(os.fstat(file.fileno())):
+                _warn_once(f"{folder}: cache entries that others can write are not used; run `odec cache --clear`")
+                return None
+            return _parsed(file.read(), stamp)
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as file:
-        if not _is_private(os.fstat(file.fileno())):
-            _warn_once(f"{folder}: cache entries that others can write are not used; run `odec cache --clear`")
-            return None
-        return _parsed(file.read(), stamp)
 
 
 def write(stamp, record, code):
@@ -66,12 +80,15 @@ def write(stamp, record, code):
     data = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".new-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=UNFINISHED, delete=False) as file:
             temporary = file.name
             file.write(data)
         os.replace(temporary, folder / _file_name(stamp))  # atomic: readers see the old entry or the new one
     except OSError as error:
-        _warn_once(f"the cache {folder} cannot be written ({error.strerror}); every process will compile anew")
+        _warn_once(
+            f"the cache {folder} cannot be written ({error.strerror}), so every process will compile anew; "
+            "set ODEC_CACHE_DIR to a folder of your own"
+        )
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -80,15 +97,16 @@ def write(stamp, record, code):
 def entries():
     """[(path, bytes)] of what is stored."""
     folder = directory()
-    if not folder.is_dir():
+    if folder is None or not folder.is_dir():
         return []
     return [(path, path.stat().st_size) for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
 def clear():
-    """Delete every entry; how many there were."""
-    found = entries()
-    for path, _ in found:
+    """Delete every entry, and what killed processes left; how many entries there were."""
+    folder, found = directory(), entries()
+    left = [] if folder is None else folder.glob(f"{UNFINISHED}*")
+    for path in (*(path for path, _ in found), *left):
         with contextlib.suppress(OSError):
             path.unlink()
     return len(found)
@@ -114,16 +132,26 @@ def _parsed(data, stamp):
 
 def _usable(folder, create):
     """The folder if it is there (or can be made), ours, and closed to other writers; else None."""
+    if folder is None:
+        if create:
+            _warn_once("there is no home folder for a cache, so every process will compile anew; set ODEC_CACHE_DIR")
+        return None
     try:
         if create:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = os.stat(folder)
     except OSError as error:
         if create:
-            _warn_once(f"the cache {folder} cannot be made ({error.strerror}); every process will compile anew")
+            _warn_once(
+                f"the cache {folder} cannot be made ({error.strerror}), so every process will compile anew; "
+                "set ODEC_CACHE_DIR to a folder of your own"
+            )
         return None
     if not stat.S_ISDIR(status.st_mode) or not _is_private(status):
-        _warn_once(f"the cache {folder} belongs to someone else or others can write to it; it is not used")
+        _warn_once(
+            f"the cache {folder} is no folder that only you can write to, so it is not used and every process will "
+            "compile anew; set ODEC_CACHE_DIR to a folder of your own, or take others' permission to write away"
+        )
         return None
     return folder
 

@@ -41,6 +41,8 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
+    """A number known when the kernel is made."""
+
     value: Any
     dtype: str
 
@@ -89,7 +91,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    pass
+    """The end of the kernel."""
 
 
 @dataclass(frozen=True, slots=True)

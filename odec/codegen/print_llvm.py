@@ -24,6 +24,8 @@ PURE = "nounwind willreturn memory(none)"
 
 
 class Value(NamedTuple):
+    """A value as LLVM text, its dtype, and how many lanes it has; 0 for a literal, which fits any number."""
+
     text: str
     dtype: str
     lanes: int

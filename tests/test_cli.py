@@ -1,0 +1,146 @@
+"""The command line, as a user types it."""
+
+import textwrap
+
+import numpy as np
+import pytest
+
+from odec.cli import main
+
+MODEL = textwrap.dedent(
+    """
+    import numpy as np
+    import odec
+
+    @odec.dynamics(state=("x", "v"))
+    def spring(t, y, k=4.0, c=0.1):
+        x, v = y
+        return [v, -k * x - c * v]
+
+    @odec.dynamics
+    def needs(t, y, rate):
+        return [-rate * y[0]]
+
+    @odec.dynamics
+    def branches(t, y):
+        return [1.0 if y[0] > 0 else 0.0]
+
+    @odec.dynamics
+    def explodes(t, y):
+        return [y[0] ** 2]
+
+    number = 3
+    """
+)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "models.py"
+    path.write_text(MODEL)
+    return str(path)
+
+
+def run(capsys, *arguments):
+    code = main(list(arguments))
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+@pytest.mark.parametrize("language, sign", [("python", "def rhs(t, y, p, dydt)"), ("llvm", "define void @rhs"), ("asm", "rhs:")])
+def test_inspect_prints_each_language(file, capsys, language, sign):
+    code, out, _ = run(capsys, "inspect", f"{file}:spring", "--y0", "1", "0", "--language", language)
+    assert code == 0 and sign in out
+
+
+@pytest.mark.parametrize("kernel", ["rhs", "jvp", "vjp", "jacobian", "taylor", "divergence", "step"])
+def test_inspect_prints_each_kernel(file, capsys, kernel):
+    code, out, _ = run(capsys, "inspect", f"{file}:spring", "--y0", "1", "0", "--kernel", kernel)
+    assert code == 0 and f"def {kernel}(" in out
+
+
+def test_inspect_lists_and_draws_the_graph(file, capsys, tmp_path):
+    code, out, _ = run(capsys, "inspect", f"{file}:spring", "--y0", "1", "0", "--graph")
+    assert code == 0 and "mul(" in out and "models.py" in out
+    code, out, _ = run(capsys, "inspect", f"{file}:spring", "--y0", "1", "0", "--draw", str(tmp_path / "g.svg"))
+    assert code == 0 and "<svg" in (tmp_path / "g.svg").read_text()
+
+
+def test_check_compares_derivatives(file, capsys):
+    code, out, _ = run(capsys, "check", f"{file}:spring", "--y0", "1", "0", "--examples", "5")
+    assert code == 0 and "jacobian" in out
+
+
+def test_solve_prints_the_end_by_name(file, capsys):
+    code, out, _ = run(capsys, "solve", f"{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--params", "c=0")
+    assert code == 0
+    x = float(next(line for line in out.splitlines() if " x = " in line).split("=")[1])
+    assert abs(x - np.cos(2.0)) < 1e-4
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+def test_solve_writes_rows(file, capsys, tmp_path, ending):
+    output = str(tmp_path / f"rows.{ending}")
+    code, _, _ = run(
+        capsys, "solve", f"{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--t-eval", "11", "--output", output
+    )
+    assert code == 0
+    if ending == "npz":
+        with np.load(output) as stored:
+            t, y = stored["t"], stored["y"]
+    else:
+        table = np.genfromtxt(output, delimiter=",", names=True)
+        assert table.dtype.names == ("t", "x", "v")
+        t, y = table["t"], np.stack([table["x"], table["v"]], axis=1)
+    assert t.shape == (11,) and y.shape == (11, 2) and np.array_equal(t, np.linspace(0, 1, 11))
+
+
+def test_solve_draws(file, capsys, tmp_path):
+    code, _, _ = run(capsys, "solve", f"{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--plot", str(tmp_path / "p.png"))
+    assert code == 0 and (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_saved_model_is_a_model(file, capsys, tmp_path):
+    import runpy
+
+    saved = str(tmp_path / "spring.json")
+    runpy.run_path(file)["spring"].bind([1.0, 0.0]).save(saved)
+    code, out, _ = run(capsys, "solve", saved, "--t-span", "0", "1", "--y0", "1", "0", "--params", "k=4.0", "c=0.1")
+    assert code == 0 and " x = " in out
+
+
+def test_methods_and_cache(capsys, monkeypatch, tmp_path):
+    code, out, _ = run(capsys, "methods")
+    assert code == 0 and "tsit5" in out and "Dormand" in out
+    monkeypatch.setenv("ODEC_CACHE_DIR", str(tmp_path / "cache"))
+    code, out, _ = run(capsys, "cache")
+    assert code == 0 and "0 entries" in out
+    code, out, _ = run(capsys, "cache", "--clear")
+    assert code == 0 and "deleted 0" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (("inspect", "nowhere.py:spring", "--y0", "1"), 2, ["nowhere.py", "no such file"]),
+        (("inspect", "{file}:sprong", "--y0", "1", "0"), 2, ["sprong", "did you mean 'spring'"]),
+        (("inspect", "{file}:number", "--y0", "1", "0"), 2, ["int", "not a model"]),
+        (("inspect", "{file}", "--y0", "1", "0"), 2, ["FILE.py:NAME"]),
+        (("inspect", "{file}:spring", "--y0", "one"), 2, ["--y0", "one"]),
+        (("inspect", "{file}:spring", "--y0", "1", "0", "--order", "3"), 2, ["--order", "--kernel rhs"]),
+        (("inspect", "{file}:branches", "--y0", "1"), 1, ["models.py", "np.where"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--params", "q=1"), 2, ["'q'", "k, c"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--params", "1"), 2, ["NAME=VALUE"]),
+        (("solve", "{file}:needs", "--t-span", "0", "1", "--y0", "1"), 2, ["needs", "rate"]),
+        (("solve", "{file}:spring", "--t-span", "0", "0", "--y0", "1", "0"), 2, ["t_span"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--method", "tsit"), 2, ["'tsit5'"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--output", "a.xyz"), 2, [".csv or .npz"]),
+        (("solve", "{file}:explodes", "--t-span", "0", "9", "--y0", "1"), 1, ["t = 1"]),
+    ],
+)
+def test_mistakes_get_a_sentence(file, capsys, arguments, code, words):
+    found, _, err = run(capsys, *(a.format(file=file) for a in arguments))
+    assert found == code
+    assert len(err.splitlines()) == 1
+    for word in words:
+        assert word in err

@@ -1,0 +1,19 @@
+"""Every example runs and saves its picture."""
+
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example_runs(path, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    monkeypatch.setitem(os.environ, "MPLBACKEND", "Agg")
+    runpy.run_path(str(copy), run_name="__main__")
+    assert "saved" in capsys.readouterr().out
+    assert copy.with_suffix(".png").stat().st_size > 10_000
