@@ -247,7 +247,7 @@ def _cache(options):
         print(f"deleted {cache.clear():,} entries from {cache.directory()}")
         return
     entries = cache.entries()
-    print(f"{cache.directory()}: {len(entries):,} entries, {sum(size for _, size in entries) / 1e6:.1f} MB")
+    print(f"{cache.directory() or 'no home folder'}: {len(entries):,} entries, {sum(size for _, size in entries) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
+import sys
 
 import numpy as np
 
@@ -52,7 +54,23 @@ class Model:
         return f"<odec model {self.name}({', '.join(('t', 'y', *self.parameters))})>"
 
     def __reduce__(self):
-        return _model_from_parts, (self.function, self.state, getattr(self.function, "__module__", None), self.name)
+        """As functions are pickled: by the name under which the other process can import it."""
+        module, name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", None)
+        found = _importable(module, name)
+        if found is self and name is not None:
+            return name
+        if found is not self.function and name is not None:
+            raise pickle.PicklingError(
+                f"{self.name} cannot be pickled: another process finds no {module}.{name}; define it at the top level of "
+                f"its module, or send the system {self.name}.bind(y0, params), which carries its graph."
+            )
+        return Model, (self.function, self.state)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
 
     def bind(self, y0, params=(), dtype=None):
         """The System of this model for the structure, shapes and dtype of `y0` and `params`.
@@ -123,8 +141,12 @@ def _state_names(model, state):
     return tuple(state)
 
 
-def _model_from_parts(function, state, module, name):
-    return function if isinstance(function, Model) else Model(function, state)
+def _importable(module, name):
+    """What `from module import name` gives, for a dotted name too, or None."""
+    found = sys.modules.get(module) if module else None
+    for part in (name or "").split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _parameters(model, function):
