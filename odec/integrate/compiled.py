@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
+import threading
 
 from odec.codegen.numba_bridge import loop_function
 from odec.integrate import control, loop
 
+_one_at_a_time = threading.Lock()
+
+
+def compiled_loop(dtype):
+    """`loop.integrate` compiled for states of `dtype`, taking addresses; threads wait for the first to compile it."""
+    with _one_at_a_time:
+        return _compiled_loop(dtype)
+
 
 @functools.cache
-def compiled_loop(dtype):
-    """`loop.integrate` compiled for states of `dtype`, taking addresses."""
+def _compiled_loop(dtype):
     state, real = f"{dtype}*", "float64*"
     parameters = (
         *["int"] * 5,  # step, rhs, n, stages, order
