@@ -89,6 +89,17 @@ class Function:
             self._digest = text.hexdigest()
         return self._digest
 
+    def __str__(self):
+        from odec.graph.show import listing
+
+        return listing(self)
+
+    def draw(self):
+        """The graph as SVG text that a notebook shows as a picture."""
+        from odec.graph.show import draw
+
+        return draw(self)
+
     def __repr__(self):
         def port(name, node):
             return f"{name}: {node.dtype}{list(node.shape)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 OPS: dict[str, Op] = {}
 TRACEABLE: dict[Callable, Callable] = {}  # NumPy callable -> what to call on traced values
+CHECKS: dict[str, Callable] = {}  # op name -> (*shapes, **params), raises where a node from a file makes no sense
 BLANK: Any = object()
 
 

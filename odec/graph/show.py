@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import inspect
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import numpy as np
 from odec.errors import ArgumentError, LoadError, OdecError, nearest
 from odec.graph.function import Function
 from odec.graph.node import CONSTANT, INPUT, Data, Node, constant, input_node, intern, line_is, structural_zero
-from odec.graph.op import OPS
+from odec.graph.op import CHECKS, OPS
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.graph.trace import place
 
@@ -114,56 +113,71 @@ def draw(function):
     ------
     ArgumentError : more than 500 nodes
     """
-    boxes = _boxes(function)
+    boxes, seen_as = _boxes(function)
     if len(boxes) > MOST_DRAWN:
         raise ArgumentError(
             f"{function.name}: {len(boxes):,} nodes do not make a readable drawing; at most {MOST_DRAWN} are drawn. "
             "Print the graph instead."
         )
-    arrows = [(boxes[id(i)], box) for box in boxes.values() for i in _sources(box.node) if id(i) in boxes]
-    arrows += [(boxes[id(node)], boxes["output", name]) for name, node in function.outputs.items() if id(node) in boxes]
-    return Drawing(_by_graphviz(function.name, boxes.values(), arrows) or _by_layers(function.name, boxes.values(), arrows))
+    arrows = [(boxes[seen_as[id(i)]], box) for box in boxes.values() for i in box.sources if seen_as[id(i)] in boxes]
+    return Drawing(
+        _by_graphviz(function.name, boxes.values(), arrows) or _by_layers(function.name, boxes.values(), arrows)
+    )
 
 
 class _Box(NamedTuple):
-    """One box of a drawing: its lines of text, the first in bold."""
+    """One box of a drawing: its lines of text, the first in bold, and the nodes it reads."""
 
     key: str
     kind: str  # 'input', 'constant', 'op' or 'output'
     lines: tuple
-    node: Any
-
-
-def _sources(node):
-    return () if node is None else node.inputs
+    sources: tuple
 
 
 def _boxes(function):
+    """{id(node) or output: box}, and {id(node): whose box shows it}: a change of shape goes with what it reads."""
     boxes: dict[Any, _Box] = {}
+    seen_as, labels = {}, {}
     for node in function.nodes:
-        if not _is_one_number(node):
-            boxes[id(node)] = _Box(f"n{len(boxes)}", _kind(node), _label(node), node)
+        source = _same_numbers(node)
+        seen_as[id(node)] = id(node) if source is None else seen_as[id(source)]
+        if source is not None and node.name and labels[seen_as[id(node)]][0] is None:
+            labels[seen_as[id(node)]] = (node.name, node)
+        elif source is None:
+            labels[id(node)] = (node.name, node)
+    for node in function.nodes:
+        if seen_as[id(node)] == id(node) and not _is_one_number(node):
+            boxes[id(node)] = _Box(f"n{len(boxes)}", _kind(node), _label(node, *labels[id(node)]), node.inputs)
     for name, node in function.outputs.items():
         label = (f"{name} = {_number(node.params['value'])}" if _is_one_number(node) else name, _type(node))
-        boxes["output", name] = _Box(f"n{len(boxes)}", "output", label, None)
-    return boxes
+        boxes["output", name] = _Box(f"n{len(boxes)}", "output", label, (node,))
+    return boxes, seen_as
+
+
+def _same_numbers(node):
+    """What a node reads, if it is the same numbers in another shape and that is drawn as an op."""
+    if len(node.inputs) == 1 and node.params.keys() == {"shape"} and node.size == node.inputs[0].size:
+        return node.inputs[0] if node.inputs[0].op is not INPUT and not _is_one_number(node.inputs[0]) else None
+    return None
 
 
 def _kind(node):
     return "input" if node.op is INPUT else "constant" if node.op is CONSTANT else "op"
 
 
-def _label(node):
+def _label(node, name, shown):
+    """Lines of a box: the op, the user's name and the type (of `shown`, a reshaped form), the parameters."""
     if node.op is INPUT:
         return (node.params["name"], _type(node))
     if node.op is CONSTANT:
-        return (node.name or "constant", _type(node), _cut(_short(node.params["value"])))
+        return (name or "constant", _type(shown), _cut(_short(node.params["value"])))
     arguments = [_number(i.params["value"]) if _is_one_number(i) else "·" for i in node.inputs]
     plain = all(a == "·" for a in arguments)
     title = node.op.name if plain else f"{node.op.name}({', '.join(arguments)})"
-    parameters = " ".join(f"{k}={_short(v)}" for k, v in node.params.items())
-    named = f"{node.name}: {_type(node)}" if node.name else _type(node)
-    return (_cut(title), named, *([_cut(parameters)] if parameters else []))
+    telling = {k: v for k, v in node.params.items() if k != "shape" and not (k == "steps" and set(v) <= {1})}
+    parameters = " ".join(f"{k}={_short(v[0] if type(v) is tuple and len(v) == 1 else v)}" for k, v in telling.items())
+    named = f"{name}: {_type(shown)}" if name else _type(shown)
+    return (_cut(title), _cut(named), *([_cut(parameters)] if parameters else []))
 
 
 def _cut(text, most=34):
@@ -178,7 +192,11 @@ def _by_graphviz(name, boxes, arrows):
     """SVG by the `dot` program, or None where there is none or it fails."""
     try:
         answer = subprocess.run(
-            ["dot", "-Tsvg"], input=_dot_text(name, boxes, arrows).encode(), capture_output=True, timeout=DOT_SECONDS, check=True
+            ["dot", "-Tsvg"],
+            input=_dot_text(name, boxes, arrows).encode(),
+            capture_output=True,
+            timeout=DOT_SECONDS,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -190,7 +208,8 @@ def _by_graphviz(name, boxes, arrows):
 def _dot_text(name, boxes, arrows):
     lines = [
         "digraph g {",
-        f'  graph [label=<<B>{escape(name)}</B>>, labelloc=t, fontname="Helvetica", fontsize=13, ranksep=0.35, nodesep=0.25];',
+        f"  graph [label=<<B>{escape(name)}</B>>, labelloc=t, ranksep=0.35, nodesep=0.25, "
+        'fontname="Helvetica", fontsize=13];',
         '  node [shape=box, style="rounded,filled", color="#8a8a8a", fontname="Helvetica", fontsize=11, '
         'height=0.3, margin="0.12,0.06"];',
         '  edge [color="#707070", arrowsize=0.6];',
@@ -228,7 +247,8 @@ def _by_layers(name, boxes, arrows):
         f'width="{right - left:.0f}" height="{top - ROW + 12:.0f}" font-family="{FONT}">',
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0,0 L8,4 L0,8 z" fill="#707070"/></marker></defs>',
-        f'<text x="{(left + right) / 2:.0f}" y="18" text-anchor="middle" font-size="13" font-weight="bold">{escape(name)}</text>',
+        f'<text x="{(left + right) / 2:.0f}" y="18" text-anchor="middle" font-size="13" font-weight="bold">'
+        f"{escape(name)}</text>",
         *(_arrow(places[a.key], places[b.key]) for a, b in arrows),
         *(_drawn_box(box, places[box.key]) for box in boxes),
         "</svg>",
@@ -275,11 +295,14 @@ def _arrow(a, b):
 def _drawn_box(box, at):
     x, y, w, h = at
     parts = [
-        f'<rect x="{x - w / 2:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="5" fill="{COLOURS[box.kind]}" stroke="#8a8a8a"/>'
+        f'<rect x="{x - w / 2:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="5" '
+        f'fill="{COLOURS[box.kind]}" stroke="#8a8a8a"/>'
     ]
     for k, line in enumerate(box.lines):
         style = 'font-size="11" font-weight="bold"' if k == 0 else 'font-size="9" fill="#555555"'
-        parts.append(f'<text x="{x:.1f}" y="{y + LINE * (k + 1):.1f}" text-anchor="middle" {style}>{escape(line)}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{y + LINE * (k + 1):.1f}" text-anchor="middle" {style}>{escape(line)}</text>'
+        )
     return "".join(parts)
 
 
@@ -316,10 +339,14 @@ def _node_out(node, number):
         if node.params:
             out["params"] = {key: _value_out(value) for key, value in node.params.items()}
     if node.line is not None:
-        out["line"] = [os.path.basename(str(node.line[0])), int(node.line[1])]
+        out["line"] = [_on_one_line(os.path.basename(str(node.line[0]))), int(node.line[1])]
     if node.name is not None:
-        out["name"] = node.name
+        out["name"] = _on_one_line(node.name)
     return out
+
+
+def _on_one_line(text):
+    return "".join(c if c.isprintable() else "?" for c in text)[:LONGEST_TEXT]
 
 
 def _value_out(value):
@@ -346,12 +373,12 @@ def system_to_json(system):
     return {
         "format": SYSTEM_FORMAT,
         "version": VERSION,
-        "name": system.name,
+        "name": _on_one_line(system.name),
         "dtype": system.dtype,
-        "state": None if system.state is None else [str(name) for name in system.state],
+        "state": None if system.state is None else [_on_one_line(str(name)) for name in system.state],
         "y": structure_to_json(system.y_structure),
         "p": structure_to_json(system.p_structure),
-        "graph": _function_out(system.graph),
+        "graph": to_json(system.graph),
     }
 
 
@@ -375,6 +402,7 @@ def _item_out(item):
 MOST_NODES = 2_000_000
 MOST_ELEMENTS = 1 << 31  # of one array
 MOST_AXES = 32
+LONGEST_TEXT = 1000
 DEEPEST = 40  # functions, tuples and structures within each other
 DTYPES = ("float64", "float32", "bool")
 DATA_DTYPES = (*DTYPES, "int64", "int32")
@@ -428,15 +456,15 @@ def system_from_json(document):
     LoadError : anything else than what `system_to_json` writes
     """
     _check_head(document, SYSTEM_FORMAT)
-    reader = _Reader()
     name, dtype = _text(document, "name", "model"), _one_of(document, "dtype", FLOATS, "model")
     y, p = (structure_from_json(_field(document, k, dict, "model"), k) for k in ("y", "p"))
     state = document.get("state")
     if state is not None:
-        state = tuple(_field(document, "state", list, "model"))
-        if not all(isinstance(s, str) for s in state):
-            raise LoadError("model: names of the state that are no texts; save the model again.")
-    graph = reader.function(_field(document, "graph", dict, "model"), "graph", 0)
+        names = _field(document, "state", list, "model")
+        state = tuple(_text({"state": s}, "state", "model") for s in names)
+    if not isinstance(p.root, Branch) or p.root.kind != "dict" or not all(isinstance(k, str) for k in p.root.keys):
+        raise LoadError("p: the parameters are not a dict by name; save the model again.")
+    graph = from_json(_field(document, "graph", dict, "model"))
     _check_ports(graph, y.size, p.size, dtype)
     return SavedSystem(name, graph, y, p, dtype, state)
 
@@ -496,14 +524,18 @@ def _check_head(document, expected):
         raise LoadError(f"file: {str(found)[:60]!r} is not {expected!r}; give a file that System.save() wrote.")
     version = document.get("version")
     if type(version) is not int or version != VERSION:
-        raise LoadError(f"file: version {str(version)[:20]} is not {VERSION}, which this odec reads; save it again with this odec.")
+        raise LoadError(
+            f"file: version {str(version)[:20]} is not {VERSION}, which this odec reads; save it again with this odec."
+        )
 
 
 def _field(item, key, kind, where):
     value = item.get(key) if isinstance(item, dict) else None
     if type(value) is not kind:
         found = "nothing" if value is None else type(value).__name__
-        raise LoadError(f"{where}: {key!r} is {found}, not {_KIND_NAMES[kind]}; the file is damaged, save the model again.")
+        raise LoadError(
+            f"{where}: {key!r} is {found}, not {_KIND_NAMES[kind]}; the file is damaged, save the model again."
+        )
     return value
 
 
@@ -511,7 +543,18 @@ _KIND_NAMES = {dict: "an object", list: "a list", str: "a text", int: "an intege
 
 
 def _text(item, key, where):
-    return _field(item, key, str, where)
+    """A text of one line: names stand in comments of generated code."""
+    text = _field(item, key, str, where)
+    if not text.isprintable() or len(text) > LONGEST_TEXT:
+        raise LoadError(f"{where}: {key!r} is no name on one line; the file is damaged, save the model again.")
+    return text
+
+
+def _identifier(item, key, where):
+    text = _text(item, key, where)
+    if not (text.isidentifier() and text.isascii()):
+        raise LoadError(f"{where}: {text[:40]!r} cannot name an input or output; save the model again.")
+    return text
 
 
 def _one_of(item, key, allowed, where):
@@ -546,7 +589,7 @@ class _Reader:
         name = _text(document, "name", where)
         inputs = {}
         for item in _field(document, "inputs", list, where):
-            port = _text(item, "name", where)
+            port = _identifier(item, "name", where)
             if port in inputs:
                 raise LoadError(f"{where}: two inputs are called {port[:40]!r}; save the model again.")
             inputs[port] = input_node(port, _shape(item, "shape", where), _one_of(item, "dtype", DTYPES, where))
@@ -563,9 +606,12 @@ class _Reader:
     def outputs(self, document, nodes, where):
         outputs = {}
         for item in _field(document, "outputs", list, where):
-            if type(item) is not list or len(item) != 2 or type(item[0]) is not str or item[0] in outputs:
-                raise LoadError(f"{where}: an output is not a name (once) with a number; save the model again.")
-            outputs[item[0]] = _earlier(item[1], nodes, f"{where}: output {item[0][:40]!r}")
+            if type(item) is not list or len(item) != 2:
+                raise LoadError(f"{where}: an output is not a name with a number; save the model again.")
+            port = _identifier({"name": item[0]}, "name", where)
+            if port in outputs:
+                raise LoadError(f"{where}: two outputs are called {port[:40]!r}; save the model again.")
+            outputs[port] = _earlier(item[1], nodes, f"{where}: output {port[:40]!r}")
         if not outputs:
             raise LoadError(f"{where}: no outputs; save the model again.")
         return outputs
@@ -575,7 +621,10 @@ class _Reader:
         dtype = _one_of(item, "dtype", DTYPES, where)
         op = OPS.get(name)
         if op is None or op is INPUT:
-            raise LoadError(f"{where}: {name[:40]!r} is not an op of this odec{nearest(name[:40], OPS)} Save the model with this odec.")
+            raise LoadError(
+                f"{where}: {name[:40]!r} is not an op of this odec{nearest(name[:40], OPS)} "
+                "Save the model with this odec."
+            )
         with line_is(_line(item, where)):
             node = self.constant(item, shape, dtype, where) if op is CONSTANT else self.application(
                 op, item, nodes, shape, dtype, where, depth
@@ -593,7 +642,9 @@ class _Reader:
                 raise LoadError(f"{where}: an array that does not fit its shape and dtype; save the model again.")
             return constant(value.array, dtype)
         if type(value) is not (bool if dtype == "bool" else float):
-            raise LoadError(f"{where}: the value of a {dtype} constant is {type(value).__name__}; save the model again.")
+            raise LoadError(
+                f"{where}: the value of a {dtype} constant is {type(value).__name__}; save the model again."
+            )
         return constant(value, dtype, shape)
 
     def application(self, op, item, nodes, shape, dtype, where, depth):
@@ -602,14 +653,17 @@ class _Reader:
         if type(params) is not dict:
             raise LoadError(f"{where}: 'params' is {type(params).__name__}, not an object; save the model again.")
         params = {key: self.value(value, where, depth) for key, value in params.items()}
-        _check_arity(op, inputs, params, where)
         try:
-            hash(tuple(params.items()))
-            found = op.shape(*[i.shape for i in inputs], **params), op.dtype(*[i.dtype for i in inputs], **_dtype_params(op, params))
+            _check_node(op, inputs, params)
+            found = op.shape(*[i.shape for i in inputs], **params), op.dtype(*[i.dtype for i in inputs], **params)
         except _WRONG as error:
-            raise LoadError(f"{where}: {op.name} refuses its inputs ({_first_line(error)}); save the model again.") from None
+            raise LoadError(
+                f"{where}: {op.name} refuses its inputs ({_first_line(error)}); save the model again."
+            ) from None
         if found != (shape, dtype):
-            raise LoadError(f"{where}: {op.name} of these inputs is not {dtype} of shape {shape}; save the model again.")
+            raise LoadError(
+                f"{where}: {op.name} of these inputs is not {dtype} of shape {shape}; save the model again."
+            )
         # Not make(): the graph was simplified when it was traced, and shall come back as it was saved.
         return intern(op, inputs, params, shape, dtype)
 
@@ -642,9 +696,9 @@ def _line(item, where):
     line = item.get("line")
     if line is None:
         return None
-    if type(line) is not list or len(line) != 2 or type(line[0]) is not str or type(line[1]) is not int:
+    if type(line) is not list or len(line) != 2 or type(line[1]) is not int:
         raise LoadError(f"{where}: its line is not [file, number]; save the model again.")
-    return os.path.basename(line[0]), line[1]
+    return os.path.basename(_text({"file": line[0]}, "file", where)), line[1]
 
 
 def _float(item, where):
@@ -662,26 +716,35 @@ def _data(item, where):
     except (binascii.Error, ValueError):
         raise LoadError(f"{where}: an array that is not base64; the file is damaged, save the model again.") from None
     if len(raw) != math.prod(shape) * dtype.itemsize:
-        raise LoadError(f"{where}: {len(raw):,} bytes for an array of shape {shape}; the file is damaged, save the model again.")
+        raise LoadError(
+            f"{where}: {len(raw):,} bytes for an array of shape {shape}; the file is damaged, save the model again."
+        )
     if dtype.kind == "b" and raw.strip(b"\x00\x01"):
         raise LoadError(f"{where}: a truth value that is neither 0 nor 1; the file is damaged, save the model again.")
     return Data(np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(shape))
 
 
-def _check_arity(op, inputs, params, where):
-    """As many inputs as the op takes, of one dtype, and for an elementwise op of one shape; no unknown parameter."""
-    try:
-        signature = inspect.signature(op.shape)
-    except (TypeError, ValueError):
-        raise LoadError(f"{where}: {op.name} cannot be read from a file; close the model over its value.") from None
-    kinds = {p.kind for p in signature.parameters.values()}
-    known = {p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if op.family == "elementwise" and (len(inputs) != len(op.domain) or len({i.shape for i in inputs}) > 1):
-        raise LoadError(f"{where}: {op.name} takes {len(op.domain)} inputs of one shape; save the model again.")
-    if not inputs or len({i.dtype for i in inputs} - {"bool"}) > 1:
-        raise LoadError(f"{where}: {op.name} needs inputs of one dtype; save the model again.")
-    if not known.issuperset(params) and (inspect.Parameter.VAR_KEYWORD not in kinds or op.family == "elementwise"):
-        raise LoadError(f"{where}: {op.name} has no parameter {sorted(set(params) - known)[0][:40]!r}; save the model again.")
+def _check_node(op, inputs, params):
+    """ValueError or TypeError where shapes, dtypes or parameters are not what the op takes."""
+    shapes, dtypes = [i.shape for i in inputs], [i.dtype for i in inputs]
+    callee = next((v for v in params.values() if isinstance(v, Function)), None)
+    if callee is not None and [n.dtype for n in callee.inputs.values()] != dtypes:
+        raise ValueError("inputs of other dtypes than its function takes")
+    if callee is None and len(set(dtypes) - {"bool"}) > 1:
+        raise ValueError("inputs of several dtypes")
+    if op.family == "elementwise":
+        if len(inputs) != len(op.domain) or len(set(shapes)) != 1:
+            raise ValueError(f"{len(op.domain)} inputs of one shape are needed")
+        if op.name in CHECKS or params:
+            _check_of(op)(shapes[0], **params)
+    else:
+        _check_of(op)(*shapes, **params)
+
+
+def _check_of(op):
+    if op.name not in CHECKS:
+        raise ValueError("it has no check for graphs from files")
+    return CHECKS[op.name]
 
 
 def _first_line(error):

@@ -2,6 +2,8 @@
 
 from odec.ops import (  # noqa: F401
     arithmetic,
+    call,
+    checks,
     comparison,
     elementary,
     formulas,
