@@ -23,10 +23,13 @@ def jacobian_values(function, wrt, pattern=None):
     """
     rows, columns = jacobian_pattern(function, wrt) if pattern is None else pattern
     colours = colouring(rows, columns, function.inputs[wrt].size)
-    if operation_count(function) <= STRAIGHT_LINE:
-        entries = _by_elements(function, wrt, rows, columns, colours)
-    else:
-        entries = _by_arrays(function, wrt, rows, columns, colours)
+    if not len(rows):
+        (output,) = function.outputs.values()
+        return Function(
+            f"{function.name}_jacobian_{wrt}", function.inputs, {"values": constant(np.zeros(0), output.dtype)}
+        )
+    by = _by_elements if operation_count(function) <= STRAIGHT_LINE else _by_arrays
+    entries = by(function, wrt, rows, columns, colours)
     return Function(f"{function.name}_jacobian_{wrt}", function.inputs, {"values": entries})
 
 
@@ -43,7 +46,7 @@ def _by_elements(function, wrt, rows, columns, colours):
         found = _element_tangents(nodes, {id(elements[c]): one for c in np.flatnonzero(colours == colour)})
         for k in np.flatnonzero(colours[columns] == colour):
             entries[k] = found.get(id(outputs[rows[k]]), zero)
-    return stack(list(entries), (len(rows),)) if len(rows) else constant(np.zeros(0), dtype)
+    return stack(list(entries), (len(rows),))
 
 
 def _element_tangents(nodes, seeds):
@@ -77,12 +80,11 @@ def _by_arrays(function, wrt, rows, columns, colours):
 def divergence(function, wrt="y"):
     """The trace of d output / d wrt as a Function with output `divergence` ()."""
     rows, columns = jacobian_pattern(function, wrt)
-    colours = colouring(rows, columns, function.inputs[wrt].size)
     diagonal = rows == columns
-    source = function.inputs[wrt]
-    if operation_count(function) <= STRAIGHT_LINE:
-        entries = _by_elements(function, wrt, rows[diagonal], columns[diagonal], colours)
+    colours = colouring(rows, columns, function.inputs[wrt].size)
+    if not diagonal.any():
+        total = constant(0.0, function.inputs[wrt].dtype)
     else:
-        entries = _by_arrays(function, wrt, rows[diagonal], columns[diagonal], colours)
-    total = sum_(entries, axes=(0,)) if diagonal.any() else constant(0.0, source.dtype)
+        by = _by_elements if operation_count(function) <= STRAIGHT_LINE else _by_arrays
+        total = sum_(by(function, wrt, rows[diagonal], columns[diagonal], colours), axes=(0,))
     return Function(f"{function.name}_divergence", function.inputs, {"divergence": total})
