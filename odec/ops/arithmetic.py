@@ -146,7 +146,7 @@ def _simplify_pow(inputs, params):
         return None
     if n in _NUMPY_FAST_POWERS:
         return _NUMPY_FAST_POWERS[n](x)
-    return ipow(x, exponent=int(n)) if n == int(n) and abs(n) <= LONGEST_CHAIN else None
+    return ipow(x, exponent=int(n)) if abs(n) <= LONGEST_CHAIN and n == int(n) else None
 
 
 # The same shortcuts that NumPy takes for `array ** number`, and as exact.
