@@ -32,11 +32,11 @@ def main():
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(7, 4), constrained_layout=True)
     for time, row in zip(sol.ts, sol.ys, strict=True):
         axes.plot(x, row, label=f"t = {time:.2f}", color=plt.cm.inferno(0.85 * time / 0.1))
     axes.set(xlabel="x", ylabel="temperature", title="Heat equation")
-    axes.legend(loc="lower center")
+    figure.legend(loc="outside right center")
     path = Path(__file__).with_suffix(".png")
     figure.savefig(path, dpi=150)
     print("saved", path.name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
+import warnings
 from pathlib import Path
 
+from odec import __version__
 from odec.errors import ArgumentError, OdecError, nearest
 
 KERNELS = ("rhs", "jvp", "vjp", "jacobian", "taylor", "divergence", "step")
@@ -14,9 +16,12 @@ KERNELS = ("rhs", "jvp", "vjp", "jacobian", "taylor", "divergence", "step")
 
 def main(arguments=None):
     """Run one command; the exit code: 0 done, 1 failed, 2 the arguments cannot be used."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args([f" {w}" if _is_negative(w) else w for w in words])
     try:
-        return options.run(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+            return options.run(options) or 0
     except (ArgumentError, ImportError) as error:
         print(f"odec {options.command}: {error}", file=sys.stderr)
         return 2
@@ -26,10 +31,24 @@ def main(arguments=None):
     except BrokenPipeError:
         sys.stderr.close()  # the reader, such as `head`, has gone
         return 0
+    except OSError as error:
+        print(f"odec {options.command}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell reports it
+
+
+def _is_negative(word):
+    """Whether a word is a negative number: argparse takes -1e-3 for an option, unless a space comes first."""
+    try:
+        return word.startswith("-") and float(word) <= 0
+    except ValueError:
+        return False
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="odec", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"odec {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     inspect = _model_command(commands, "inspect", "print a generated kernel, or the graph", _inspect)
@@ -53,7 +72,7 @@ def _parser():
     solve.add_argument("--t-eval", nargs="+", type=float, help="times to keep; one whole number N means N even times")
     solve.add_argument("--max-steps", type=int, default=1_000_000)
     solve.add_argument("--output", metavar="FILE", help=".csv or .npz")
-    solve.add_argument("--plot", metavar="FILE.png", help="draw the components over time")
+    solve.add_argument("--plot", metavar="FILE.png", help="draw the components over time (.png, .svg, .pdf)")
 
     commands.add_parser("methods", help="list the methods").set_defaults(run=_methods)
     cache = commands.add_parser("cache", help="where compiled code is kept, and how much")
@@ -65,8 +84,10 @@ def _parser():
 def _model_command(commands, name, text, run):
     command = commands.add_parser(name, help=text, description=text)
     command.add_argument("model", metavar="FILE.py:NAME", help="a model in a Python file, or a saved model FILE.json")
-    command.add_argument("--y0", nargs="+", required=True, metavar="Y", help="the state: numbers, or one Python literal")
-    command.add_argument("--params", nargs="*", default=[], metavar="NAME=VALUE", help="parameters without a default")
+    command.add_argument("--y0", nargs="+", required=True, metavar="Y", help="the state: numbers or a Python literal")
+    command.add_argument(
+        "--params", nargs="*", default=[], metavar="NAME=VALUE", help="values; a default may be left out"
+    )
     command.add_argument("--dtype", choices=("float64", "float32"))
     command.set_defaults(run=run)
     return command
@@ -167,9 +188,14 @@ def _inspect(options):
 
 
 def _check(options):
+    from odec.system import System
     from odec.testing import check_model
 
+    if options.examples < 1:
+        raise ArgumentError(f"--examples is {options.examples}; at least 1 is needed.")
     model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
+    if isinstance(model, System):
+        raise ArgumentError(f"{options.model}: a saved model has no function to compare with; check FILE.py:NAME.")
     print(check_model(model, y0, params, examples=options.examples))
 
 
@@ -180,11 +206,12 @@ def _solve(options):
 
     model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
     t_eval = options.t_eval
-    if t_eval is not None and len(t_eval) == 1 and t_eval[0] == int(t_eval[0]) and t_eval[0] >= 2:
-        t_eval = np.linspace(*options.t_span, int(t_eval[0]))
-    if not options.output and not options.plot and t_eval is None:
-        t_eval = []
-    _check_suffix(options.output)
+    if t_eval is None and not options.output:
+        t_eval = [SMOOTH] if options.plot else []
+    if t_eval is not None and len(t_eval) == 1 and t_eval[0] >= 2 and float(t_eval[0]).is_integer():
+        t_eval = np.linspace(options.t_span[0], options.t_span[1], int(t_eval[0]))
+    _check_suffix("--output", options.output, (".csv", ".npz"))
+    _check_suffix("--plot", options.plot, (".png", ".svg", ".pdf"))
     solution = solve(
         model, options.t_span, y0, params, method=options.method, rtol=options.rtol, atol=options.atol, t_eval=t_eval,
         max_steps=options.max_steps, dtype=options.dtype,
@@ -201,9 +228,12 @@ def _solve(options):
         _plot(solution, options.plot)
 
 
-def _check_suffix(output):
-    if output and Path(output).suffix not in (".csv", ".npz"):
-        raise ArgumentError(f"--output {output}: the ending must be .csv or .npz.")
+SMOOTH = 2_000  # even times that make a drawing smooth where none were asked for
+
+
+def _check_suffix(option, file, endings):
+    if file and Path(file).suffix not in endings:
+        raise ArgumentError(f"{option} {file}: the ending must be {' or '.join(endings)}.")
 
 
 def _write(solution, output):
@@ -246,8 +276,8 @@ def _cache(options):
     if options.clear:
         print(f"deleted {cache.clear():,} entries from {cache.directory()}")
         return
-    entries = cache.entries()
-    print(f"{cache.directory() or 'no home folder'}: {len(entries):,} entries, {sum(size for _, size in entries) / 1e6:.1f} MB")
+    entries, place = cache.entries(), cache.directory() or "no home folder"
+    print(f"{place}: {len(entries):,} entries, {sum(size for _, size in entries) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

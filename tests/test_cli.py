@@ -47,7 +47,9 @@ def run(capsys, *arguments):
     return code, out.out, out.err
 
 
-@pytest.mark.parametrize("language, sign", [("python", "def rhs(t, y, p, dydt)"), ("llvm", "define void @rhs"), ("asm", "rhs:")])
+@pytest.mark.parametrize(
+    "language, sign", [("python", "def rhs(t, y, p, dydt)"), ("llvm", "define void @rhs"), ("asm", "rhs:")]
+)
 def test_inspect_prints_each_language(file, capsys, language, sign):
     code, out, _ = run(capsys, "inspect", f"{file}:spring", "--y0", "1", "0", "--language", language)
     assert code == 0 and sign in out
@@ -78,6 +80,11 @@ def test_solve_prints_the_end_by_name(file, capsys):
     assert abs(x - np.cos(2.0)) < 1e-4
 
 
+def test_negative_numbers_may_have_exponents(file, capsys):
+    code, out, _ = run(capsys, "solve", f"{file}:spring", "--t-span", "-1e-1", "-1e-3", "--y0", "-1e-3", "-1")
+    assert code == 0 and "t = -0.001" in out
+
+
 @pytest.mark.parametrize("ending", ["csv", "npz"])
 def test_solve_writes_rows(file, capsys, tmp_path, ending):
     output = str(tmp_path / f"rows.{ending}")
@@ -96,7 +103,9 @@ def test_solve_writes_rows(file, capsys, tmp_path, ending):
 
 
 def test_solve_draws(file, capsys, tmp_path):
-    code, _, _ = run(capsys, "solve", f"{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--plot", str(tmp_path / "p.png"))
+    code, _, _ = run(
+        capsys, "solve", f"{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--plot", str(tmp_path / "p.png")
+    )
     assert code == 0 and (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -135,6 +144,11 @@ def test_methods_and_cache(capsys, monkeypatch, tmp_path):
         (("solve", "{file}:spring", "--t-span", "0", "0", "--y0", "1", "0"), 2, ["t_span"]),
         (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--method", "tsit"), 2, ["'tsit5'"]),
         (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--output", "a.xyz"), 2, [".csv or .npz"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--plot", "a.xyz"), 2, [".png"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--t-eval", "nan"), 2, ["t_eval", "nan"]),
+        (("solve", "{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--output", "{file}/a.csv"), 1, ["a.csv"]),
+        (("inspect", "{file}:spring", "--y0", "1", "0", "--draw", "{file}/a.svg"), 1, ["a.svg"]),
+        (("check", "{file}:spring", "--y0", "1", "0", "--examples", "0"), 2, ["--examples", "at least 1"]),
         (("solve", "{file}:explodes", "--t-span", "0", "9", "--y0", "1"), 1, ["t = 1"]),
     ],
 )
