@@ -17,7 +17,7 @@ from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.run import Solver
 from odec.steppers.runge_kutta import runge_kutta_step
-from odec.steppers.tableaus import tableau_named
+from odec.steppers.tableaus import ButcherTableau, tableau_named
 from odec.transforms.jacobian import divergence, jacobian_values
 from odec.transforms.jvp import jvp
 from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
@@ -50,6 +50,13 @@ class System:
         self._programs = {}
         self._patterns = {}
         self._solvers = {}
+
+    @property
+    def parameters(self) -> Branch:
+        """The parameters by name, as they lie in the flat vector p."""
+        root = self.p_structure.root
+        assert isinstance(root, Branch)
+        return root
 
     def __repr__(self):
         y, p = self.y_structure.describe(), self.p_structure.describe()
@@ -125,7 +132,7 @@ class System:
         return dense[:, 0] if self._is_number(wrt) else dense
 
     def _is_number(self, wrt):
-        root = self.p_structure.root
+        root = self.parameters
         return wrt == "t" or (wrt in root.keys and getattr(root.children[root.keys.index(wrt)], "shape", None) == ())
 
     def jacobian_sparsity(self, wrt="y"):
@@ -137,8 +144,8 @@ class System:
         """Where the Hessian in y of some w . rhs can differ from zero, (n, n), boolean scipy.sparse CSR."""
         if "hessian" not in self._patterns:
             self._patterns["hessian"] = hessian_pattern(self.graph, "y")
-        n = self.y_structure.size
-        return _boolean(*self._patterns["hessian"], (n, n))
+        rows, columns = self._patterns["hessian"]
+        return _boolean(rows, columns, (self.y_structure.size, self.y_structure.size))
 
     def taylor(self, t, y, *params, order):
         """Normalised Taylor coefficients y^(k)/k! of the solution through (t, y), k = 0 .. order.
@@ -198,7 +205,7 @@ class System:
 
     # ---- kernels
 
-    def solver(self, method="tsit5") -> Solver:
+    def solver(self, method: str | ButcherTableau = "tsit5") -> Solver:
         """What runs the loop of a method for this system, compiled."""
         found = self._solvers.get(method)
         if found is None:
@@ -262,7 +269,7 @@ class System:
 
     def flat_parameters(self, params):
         """The parameters as one flat vector (m,): a tuple in signature order, or a dict by name."""
-        root = self.p_structure.root
+        root = self.parameters
         params = self._by_name(params, "params")
         missing = [name for name in root.keys if name not in params]
         if missing:
@@ -271,7 +278,7 @@ class System:
 
     def _by_name(self, params, what):
         """Parameters (or their tangents) by name, from a tuple in signature order or a dict."""
-        names = self.p_structure.root.keys
+        names = self.parameters.keys
         listed = ", ".join(map(str, names)) or "none"
         if isinstance(params, dict):
             for name in params:
@@ -285,7 +292,7 @@ class System:
         return dict(zip(names, params, strict=True))
 
     def _parameter_tangent(self, dparams):
-        root = self.p_structure.root
+        root = self.parameters
         flat = np.zeros(self.p_structure.size, self.dtype)
         given = self._by_name(dparams, "dparams")
         for key, child in zip(root.keys, root.children, strict=True):
@@ -303,7 +310,7 @@ class System:
             return "t", 1, 0
         if wrt == "y":
             return "y", self.y_structure.size, 0
-        root = self.p_structure.root
+        root = self.parameters
         if wrt not in root.keys:
             known = ("y", "t", *root.keys)
             raise ArgumentError(f"{self.name}.jacobian: wrt {wrt!r} is not an input{nearest(wrt, known)} It is one of {', '.join(map(str, known))}.")

@@ -156,7 +156,9 @@ class Program:
         library = Library(code, symbols)
         self.kernels = {}
         for entry in record["kernels"]:
-            arguments = tuple(Argument(*a[:4], tuple(a[4])) for a in entry["arguments"])
+            arguments = tuple(
+                Argument(name, size, dtype, written, tuple(shape)) for name, size, dtype, written, shape in entry["arguments"]
+            )
             self.kernels[entry["name"]] = CompiledKernel(
                 entry["name"], arguments, entry["work_size"], entry["dtype"], library, text
             )
@@ -207,4 +209,4 @@ def _loaded(code, record, make_text):
 
 def _stamp(key):
     """The key with what machine code depends on beside the graph."""
-    return f"{key} {cpu_description()} {cache.odec_fingerprint()}"
+    return f"{key} {cpu_description()} {has_libmvec()} {cache.odec_fingerprint()}"

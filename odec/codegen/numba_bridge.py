@@ -9,6 +9,8 @@ import ctypes
 import functools
 import hashlib
 import warnings
+from collections.abc import Callable
+from typing import cast
 
 from odec.codegen import cache
 from odec.codegen.compile import Library, cpu_description, object_code
@@ -21,10 +23,10 @@ def _numba():
     from numba import types
     from numba.extending import intrinsic, overload
 
-    from odec.integrate import machine
+    from odec.codegen import machine
 
     @intrinsic
-    def invoke(context, kernel, buffers):
+    def call_address(context, kernel, buffers):
         def emit(context, builder, signature, args):
             from llvmlite import ir
 
@@ -53,10 +55,12 @@ def _numba():
 
         return to(value), emit
 
-    overload(machine.call_kernel)(lambda kernel, *buffers: lambda kernel, *buffers: invoke(kernel, buffers))
-    overload(machine.offset)(lambda buffer, start: lambda buffer, start: advance(buffer, start))
-    overload(machine.bits)(lambda x: lambda x: reinterpret(x))
-    overload(machine.from_bits)(lambda i: lambda i: reinterpret(i))
+    # An intrinsic is called without the typing context that it is written with.
+    run, move, recast = (cast("Callable", f) for f in (call_address, advance, reinterpret))
+    overload(machine.call_kernel)(lambda kernel, *buffers: lambda kernel, *buffers: run(kernel, buffers))
+    overload(machine.offset)(lambda buffer, start: lambda buffer, start: move(buffer, start))
+    overload(machine.bits)(lambda x: lambda x: recast(x))
+    overload(machine.from_bits)(lambda i: lambda i: recast(i))
     return numba
 
 
@@ -171,9 +175,11 @@ def _dispatcher(kernel):
 
     work_size, dtype = max(kernel.work_size, 1), np.dtype(kernel.dtype)
 
+    run = cast("Callable", invoke)  # called without the typing context that it is written with
+
     @numba.njit
     def call(*arrays):
-        invoke(arrays, np.empty(work_size, dtype))
+        run(arrays, np.empty(work_size, dtype))
 
     kernel.dispatcher = call
     return call

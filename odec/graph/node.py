@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from odec.graph.op import TRACEABLE, Op, zero
 
+LARGE_CONSTANT = 256  # elements from which a repeated array is kept as the array and its repetition
 _serial = itertools.count()
 _interned: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 _lock = threading.RLock()
@@ -79,18 +83,43 @@ class Node:
     def __index__(self):
         raise TypeError("a traced value cannot be a size, an axis or an index; close over a Python int")
 
-    # Operators serve the rules, which are written as formulas; ops install them.
+    # Operators serve the rules, which are written as formulas; the ops behind them install themselves.
     __array_ufunc__ = None
+
+    def __add__(self, other) -> Node:
+        return _operators["+"](self, other)
+
+    def __radd__(self, other) -> Node:
+        return _operators["+"](other, self)
+
+    def __sub__(self, other) -> Node:
+        return _operators["-"](self, other)
+
+    def __rsub__(self, other) -> Node:
+        return _operators["-"](other, self)
+
+    def __mul__(self, other) -> Node:
+        return _operators["*"](self, other)
+
+    def __rmul__(self, other) -> Node:
+        return _operators["*"](other, self)
+
+    def __truediv__(self, other) -> Node:
+        return _operators["/"](self, other)
+
+    def __rtruediv__(self, other) -> Node:
+        return _operators["/"](other, self)
+
+    def __neg__(self) -> Node:
+        return _operators["negate"](self)
+
+
+_operators: dict[str, Callable[..., Node]] = {}
 
 
 def install_operator(symbol, op):
-    """Make `symbol` ('add', 'mul', ...) of nodes build `op`; rules read as formulas."""
-    setattr(Node, f"__{symbol}__", lambda a, b: op(a, b))
-    setattr(Node, f"__r{symbol}__", lambda a, b: op(b, a))
-
-
-def install_negation(op):
-    Node.__neg__ = lambda a: op(a)  # type: ignore[attr-defined]
+    """Make an operator of nodes ('+', '-', '*', '/', 'negate') build `op`, so that rules read as formulas."""
+    _operators[symbol] = op
 
 
 def make(op, inputs, **params):
@@ -100,9 +129,16 @@ def make(op, inputs, **params):
         simpler = op.simplify(inputs, params)
         if simpler is not None:
             return simpler
-    if inputs and all(i.op is CONSTANT for i in inputs):
+    if inputs and all(i.op is CONSTANT for i in inputs) and not _grows(inputs, shape):
         return _folded(op, inputs, params, shape)
     return intern(op, inputs, params, shape, op.dtype(*[i.dtype for i in inputs], **params))
+
+
+def _grows(inputs, shape):
+    """Whether the result would hold more numbers than what it is made of: an array repeated many times."""
+    return math.prod(shape) > LARGE_CONSTANT and all(
+        i.size < math.prod(shape) and scalar_value(i) is None for i in inputs
+    )
 
 
 def _folded(op, inputs, params, shape):
@@ -156,7 +192,7 @@ def _no_scalar_form(*args, **params):
     raise TypeError("a leaf has no inputs to expand")
 
 
-_LEAF = dict(
+_LEAF: dict[str, Any] = dict(
     shape=lambda shape, **_: shape, dtype=lambda: "float64", evaluate=_no_scalar_form, scalarise=_no_scalar_form,
     build=_leaf_build, jvp=zero, vjp=lambda node, g: (), taylor=zero, simplify=None, python=None, llvm=None,
     lower=None, sympy="a leaf", domain=(),

@@ -58,7 +58,7 @@ class Structure:
         """Whether the value is one array or number, not a container."""
         return isinstance(self.root, Leaf)
 
-    def flatten(self, value, what, dtype=np.float64, out=None):
+    def flatten(self, value, what, dtype: Any = np.float64, out=None):
         """`value` as one new contiguous vector (size,) of `dtype`; ShapeError where it does not fit."""
         if out is None and type(value) is np.ndarray and value.dtype == dtype and _array_structure(value.shape) == self:
             return value.reshape(-1).copy()
@@ -68,11 +68,11 @@ class Structure:
         _fill(self.root, value, flat, what, "")
         return flat
 
-    def unflatten(self, flat, lead=()):
+    def unflatten(self, flat, lead=()) -> Any:
         """A vector (*lead, size) in the user's form; its leaves are views of it."""
         return _rebuild(self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape((*lead, *leaf.shape)))
 
-    def map(self, function):
+    def map(self, function) -> Any:
         """The user's form with `function(leaf)` in place of each leaf."""
         return _rebuild(self.root, function)
 
@@ -123,8 +123,9 @@ def component_names(structure, given=None):
 
 def children_of(value):
     """(kind, keys, values, class) of a container, or None for a leaf."""
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return "namedtuple", value._fields, tuple(value), type(value)
+    fields = getattr(value, "_fields", None)
+    if isinstance(value, tuple) and fields is not None:
+        return "namedtuple", fields, tuple(value), type(value)
     if isinstance(value, tuple):
         return "tuple", tuple(range(len(value))), value, None
     if isinstance(value, dict):

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ def _object_arrays():
 # ---- handles ----------------------------------------------------------------------------------------------
 
 
-def wrap(result):
+def wrap(result) -> Any:
     """Handles for the nodes in a result (a node, or a list or tuple of them)."""
     if isinstance(result, Node):
         return TracedArray(result) if result.shape else TracedScalar(result)
@@ -232,6 +233,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     """What the model's code sees as an array or a number: a shape, a dtype, no values."""
 
     __slots__ = ("_frozen", "_get", "_look", "_node", "_parent", "_put", "_scattered", "_seen")
+    _frozen: str | None
+    _get: Any
+    _put: Any
+    _look: Any
 
     def __init__(self, node, parent=None, get=None, put=None, look=None):
         self._node = node
@@ -389,7 +394,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return wrap(TRACEABLE[Traced.astype](self.node, name))
 
     def tolist(self):
-        return [v.tolist() if isinstance(v, TracedArray) else v for v in self] if self.ndim else self
+        return [v.tolist() for v in self] if isinstance(self, TracedArray) else self
 
     def __repr__(self):
         return f"<traced {self.node.dtype}{list(self.shape)}>"

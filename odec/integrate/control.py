@@ -6,7 +6,7 @@ a parabola for the power: the libraries' would cost a tenth of a small model's s
 
 from __future__ import annotations
 
-from odec.integrate.machine import bits, from_bits
+from odec.codegen.machine import bits, from_bits
 
 LOG2_SAFETY = -0.15200309344504997  # log2(0.9)
 SHRINK = 0.2  # the least factor of one step

@@ -8,7 +8,7 @@ to go on lies in `real` and `count` and in the first buffers.
 from __future__ import annotations
 
 from odec.integrate.control import LEAST_LOG, accepted_factor, log2_rough, rejected_factor
-from odec.integrate.machine import call_kernel, offset
+from odec.codegen.machine import call_kernel, offset
 
 # real: float64 slots
 T, H, T_END, MIN_STEP, MAX_STEP, LOG_BEFORE, H_TRY, ERROR, SCRATCH = range(9)
@@ -85,7 +85,8 @@ def integrate(step, rhs, n, stages, order, y, y_next, k, k_next, f0, p, rtol, at
                 saved += 1
                 next_eval += 1
             if not ends:  # a step cut short by the end says nothing about the next one
-                log_before = max(0.5 * log2_rough(squared), LEAST_LOG)
+                if size == abs(h):  # nor does the error of one cut short by max_step
+                    log_before = max(0.5 * log2_rough(squared), LEAST_LOG)
                 h = tried * factor
             tight, broken = 0, 0
             y, y_next = y_next, y

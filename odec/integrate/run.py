@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,6 +115,7 @@ class _Buffers:
         self.real, self.count = numbers.parts[2], np.zeros(loop.COUNTS, np.int64)
         numbers.parts[0][:] = dense.ravel()
         self.size = sum(map(len, vectors.parts)) + sum(map(len, numbers.parts))
+        integrate: Callable
         order, degree = solver.tableau.error_order + 1, dense.shape[1]
         if solver.python:
             buffers, (dense_, weights, real), count = vectors.parts, numbers.parts, self.count

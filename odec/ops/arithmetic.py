@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from odec.graph.node import constant, install_negation, install_operator, is_structural_zero, make, scalar_value
+from odec.graph.node import constant, install_operator, is_structural_zero, make, scalar_value
 from odec.graph.op import OPS, Op, zero
 from odec.ops.families import (
     NONZERO,
@@ -129,9 +130,8 @@ div = elementwise(
     simplify=lambda i, p: i[0] if _is(i[1], 1.0) or is_structural_zero(i[0]) else None,
 )  # fmt: skip
 
-for _symbol, _op in (("add", add), ("sub", sub), ("mul", mul), ("truediv", div)):
+for _symbol, _op in (("+", add), ("-", sub), ("*", mul), ("/", div), ("negate", neg)):
     install_operator(_symbol, _op)
-install_negation(neg)
 
 
 # ---- powers ----------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ pow = elementwise(
 )  # fmt: skip
 
 
-def _product_chain(times, x, n):
+def _product_chain(times, x, n) -> Any:
     """x to the integer n > 0 by repeated squaring."""
     result = None
     while n:

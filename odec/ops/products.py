@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ def _components(v, axis):
 
 
 @traceable(np.tensordot)
-def tensordot(a, b, axes=2):
+def tensordot(a, b, axes: Any = 2):
     a, b = float_nodes(a, b)
     if isinstance(axes, (tuple, list)):
         over_a, over_b = (sizes(s) for s in axes)

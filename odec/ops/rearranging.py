@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def gathered(a, rearrange):
 
 
 @traceable(np.take)
-def np_take(a, indices, axis=None, out=None, mode="raise"):
+def np_take(a, indices, axis=None, out=None, mode: Any = "raise"):
     if out is not None:
         raise TypeError("out= cannot be traced here; assign the result instead")
     a, indices = coerce([a])[0], np.asarray(indices)
@@ -221,17 +222,19 @@ def diag(v, k=0):
 @traceable(np.tril)
 def tril(m, k=0):
     m = float_node(m)
-    return _masked(m, np.tri(*_rows_and_columns(m), k, dtype=bool))
+    return _masked(m, _below(m, k))
 
 
 @traceable(np.triu)
 def triu(m, k=0):
     m = float_node(m)
-    return _masked(m, ~np.tri(*_rows_and_columns(m), k - 1, dtype=bool))
+    return _masked(m, ~_below(m, k - 1))
 
 
-def _rows_and_columns(m):
-    return m.shape[-2:] if m.ndim > 1 else (m.size, m.size)
+def _below(m, k):
+    """Where the column is at most k beyond the row, over the last two axes."""
+    rows, columns = (m.shape[-2], m.shape[-1]) if m.ndim > 1 else (m.size, m.size)
+    return np.tri(rows, columns, k, dtype=bool)
 
 
 def _masked(m, mask):

@@ -228,7 +228,7 @@ def np_stack(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
 
 
 @traceable(np.concatenate)
-def np_concatenate(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
+def np_concatenate(arrays, axis: int | None = 0, out=None, *, dtype=None, casting="same_kind"):
     _checked_join(dtype, out)
     nodes = parts(arrays)
     if axis is None:
@@ -248,8 +248,9 @@ def vstack(tup, *, dtype=None, casting="same_kind"):
 
 @traceable(np.hstack)
 def hstack(tup, *, dtype=None, casting="same_kind"):
-    rows = [atleast_1d(a) for a in parts(tup)]
-    return np_concatenate(rows, 0 if rows[0].ndim == 1 else 1, dtype=dtype)
+    nodes = parts(tup)
+    rows = [atleast_1d(a) for a in nodes]
+    return np_concatenate(rows, 0 if nodes[0].ndim < 2 else 1, dtype=dtype)
 
 
 @traceable(np.dstack)

@@ -33,7 +33,8 @@ def _propagate(node, parts):
         if node.op.jvp is zero:
             return np.full(node.shape, 0, object)
         if node.op.name == "where" and node.inputs[0].op is CONSTANT:
-            return np.where(value_of(node.inputs[0]), parts[1], parts[2])
+            condition = np.asarray(value_of(node.inputs[0]))
+            return np.where(condition, parts[1], parts[2])
         result = parts[0]
         for p in parts[1:]:
             result = np.bitwise_or(result, p)

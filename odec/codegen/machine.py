@@ -1,6 +1,6 @@
 """The few things the loop does that plain Python and machine code write differently.
 
-These are the Python meanings; codegen/numba_bridge.py gives the compiled ones.
+These are the Python meanings; numba_bridge.py gives the compiled ones.
 """
 
 from __future__ import annotations
