@@ -60,6 +60,7 @@ class Status(enum.IntEnum):
 
     @property
     def sentence(self):
+        """How it ended, in words."""
         return _SENTENCES[self]
 
 

@@ -83,7 +83,9 @@ def test_names_say_something():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 name = node.name.lower().strip("_")
-                assert not set(name.split("_")) & {"utils", "misc", "helper", "helpers", "manager", "handler"}, node.name
+                assert not set(name.split("_")) & {"utils", "misc", "helper", "helpers", "manager", "handler"}, (
+                    node.name
+                )
                 assert not name.startswith(("do_", "process_")), node.name
 
 
@@ -108,7 +110,9 @@ def public_functions():
                 yield f"{name}.{inner}", function
 
 
-@pytest.mark.parametrize(("name", "function"), public_functions(), ids=lambda part: part if type(part) is str else "")
+@pytest.mark.parametrize(
+    ("name", "function"), list(public_functions()), ids=lambda part: part if type(part) is str else ""
+)
 def test_every_function_a_user_can_call_has_a_docstring(name, function):
     assert inspect.getdoc(function), f"odec.{name} has no docstring"
 

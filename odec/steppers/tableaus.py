@@ -99,6 +99,7 @@ class ButcherTableau:
 
     @property
     def stages(self):
+        """How many stages a step has."""
         return len(self.b)
 
     @functools.cached_property
