@@ -43,7 +43,14 @@ def public():
 
 def reference():
     """The text of reference.md."""
-    lines = ["# Reference", "", "Made by `python docs/make_reference.py` from the docstrings.", "", "## Names of `odec`", ""]
+    lines = [
+        "# Reference",
+        "",
+        "Made by `python docs/make_reference.py` from the docstrings.",
+        "",
+        "## Names of `odec`",
+        "",
+    ]
     lines += public()
     lines += ["## A model with shapes: `odec.System`", ""]
     for name in SYSTEM:

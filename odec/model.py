@@ -61,7 +61,8 @@ class Model:
             return name
         if found is not self.function and name is not None:
             raise pickle.PicklingError(
-                f"{self.name} cannot be pickled: another process finds no {module}.{name}; define it at the top level of "
+                f"{self.name} cannot be pickled: another process finds no {module}.{name}; define it at "
+                "the top level of "
                 f"its module, or send the system {self.name}.bind(y0, params), which carries its graph."
             )
         return Model, (self.function, self.state)
@@ -109,7 +110,8 @@ class Model:
         elif isinstance(params, (tuple, list)):
             if len(params) > len(known) and known.get("*") is None:
                 raise ArgumentError(
-                    f"{self.name} takes {len(known)} parameters ({', '.join(known) or 'none'}), but {len(params)} were given; "
+                    f"{self.name} takes {len(known)} parameters ({', '.join(known) or 'none'}), but "
+                    f"{len(params)} were given; "
                     "leave out the last, or pass a dict by name."
                 )
             names = [n for n in known if n != "*"]
@@ -117,7 +119,8 @@ class Model:
             given = dict(zip(names, params, strict=False))
         else:
             raise ArgumentError(
-                f"{self.name}: params is {type(params).__name__}; pass a tuple in signature order, as (value,), or a dict by name."
+                f"{self.name}: params is {type(params).__name__}; pass a tuple in signature order, as "
+                "(value,), or a dict by name."
             )
         return self._with_defaults(given)
 
@@ -127,7 +130,9 @@ class Model:
             if name == "*":
                 continue
             if name not in given and default is inspect.Parameter.empty:
-                raise ArgumentError(f"{self.name} needs the parameter {name!r}, which has no default; give it in params.")
+                raise ArgumentError(
+                    f"{self.name} needs the parameter {name!r}, which has no default; give it in params."
+                )
             values[name] = given.get(name, default)
         return values | {n: v for n, v in given.items() if n not in values}
 
@@ -161,7 +166,10 @@ def _parameters(model, function):
     if len(positional) < 2:
         raise ArgumentError(f"{model} must take the time and the state first: def {model}(t, y, ...).")
     rest = [p for p in given if p not in positional[:2]]
-    return {("*" if p.kind is p.VAR_POSITIONAL else p.name): (p.name if p.kind is p.VAR_POSITIONAL else p.default) for p in rest}
+    return {
+        ("*" if p.kind is p.VAR_POSITIONAL else p.name): (p.name if p.kind is p.VAR_POSITIONAL else p.default)
+        for p in rest
+    }
 
 
 def dtype_name(model, dtype):
@@ -200,7 +208,12 @@ def trace(model, y_structure, p_structure, dtype):
     y = input_node("y", (y_structure.size,), dtype)
     p = input_node("p", (p_structure.size,), dtype)
     time = t if dtype == "float64" else OPS["cast"](t, dtype=dtype)
-    state = _handles(y_structure, y, "y", f"{model.name} assigns into the state y, which belongs to the solver. Use y = y.copy() first.")
+    state = _handles(
+        y_structure,
+        y,
+        "y",
+        f"{model.name} assigns into the state y, which belongs to the solver. Use y = y.copy() first.",
+    )
     values = _handles(p_structure, p, "", f"{model.name} assigns into a parameter. Use a copy of it.")
     try:
         result = call_model(_calling(model), model.name, (wrap(time), state, values), dtype)
@@ -221,7 +234,9 @@ def _calling(model):
         extra = [v for n, v in values.items() if n not in named]
         if extra:
             return model.function(t, y, *[values[n] for n in named], *extra)
-        return model.function(t, y, **values) if _keyword_only(model.function) else model.function(t, y, *values.values())
+        return (
+            model.function(t, y, **values) if _keyword_only(model.function) else model.function(t, y, *values.values())
+        )
 
     return call
 
@@ -251,7 +266,9 @@ def _handles(structure, flat, name, frozen):
 def _flat_result(model, structure, result, dtype):
     """What the model returned, checked against the structure of y, as one flat node."""
     if result is None:
-        raise TraceError(f"{model} returned None; dynamics must return dy/dt with the shape of y (is the return missing?).")
+        raise TraceError(
+            f"{model} returned None; dynamics must return dy/dt with the shape of y (is the return missing?)."
+        )
     parts = []
     _collect(model, structure.root, unwrap(result), "", parts, dtype)
     flat = [reshape(p, shape=(p.size,)) for p in parts]
@@ -268,7 +285,9 @@ def _collect(model, item, value, path, parts, dtype):
         try:
             node = coerce([array(value)], dtype)[0]
         except (TypeError, ValueError) as error:
-            raise ShapeError(f"{model} returned{path} no array: {error}; dynamics must return dy/dt with the shape of y.") from None
+            raise ShapeError(
+                f"{model} returned{path} no array: {error}; dynamics must return dy/dt with the shape of y."
+            ) from None
         node = OPS["to_float"](node) if node.dtype == "bool" else node
         if node.shape != item.shape:
             where = f" for y{path}" if path else ""
@@ -281,7 +300,10 @@ def _collect(model, item, value, path, parts, dtype):
     found = children_of(value)
     if found is None or set(found[1]) != set(item.keys):
         what = f"a {type(value).__name__}" if found is None else f"a {found[0]} of ({', '.join(map(str, found[1]))})"
-        raise ShapeError(f"{model} returned {what}, but y{path} is {describe(item)}; dynamics must return dy/dt in the structure of y.")
+        raise ShapeError(
+            f"{model} returned {what}, but y{path} is {describe(item)}; dynamics must return dy/dt in "
+            "the structure of y."
+        )
     by_key = dict(zip(found[1], found[2], strict=True))
     for key, child in zip(item.keys, item.children, strict=True):
         _collect(model, child, by_key[key], path + step_text(item.kind, key), parts, dtype)

@@ -9,10 +9,9 @@ import time
 
 import numpy as np
 
-from odec.model import Model, dtype_name
 from odec.errors import ArgumentError, ShapeError, SolveError, Status, nearest
-from odec.graph.structure import children_of
-from odec.graph.structure import component_names, component_paths
+from odec.graph.structure import children_of, component_names, component_paths
+from odec.model import Model, dtype_name
 from odec.solution import Solution
 from odec.steppers.tableaus import TABLEAUS, tableau_named
 from odec.system import System
@@ -55,7 +54,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     _refuse_later(later)
     began = time.perf_counter()
     system, y, p = _bound(model, y0, params, dtype)
-    name, n = system.name, system.y_structure.size
+    name = system.name
     t0, t1 = _span(name, t_span)
     tableau = tableau_named(method)
     y_row = system.y_structure
@@ -112,7 +111,8 @@ def _bound(model, y0, params, dtype):
         system = model.bind_values(y0, values, dtype)
     else:
         raise ArgumentError(
-            f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate it with @odec.dynamics."
+            f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate "
+            "it with @odec.dynamics."
         )
     return system, system.y_structure.flatten(y0, f"{system.name}: y0", system.dtype), system.flat_parameters(values)
 
@@ -132,7 +132,9 @@ def _span(name, t_span):
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise ArgumentError(f"{name}: t_span is ({t0}, {t1}); both times must be finite.")
     if math.isinf(t1 - t0):
-        raise ArgumentError(f"{name}: t_span is ({t0}, {t1}), whose length is no finite number; shorten it or scale time.")
+        raise ArgumentError(
+            f"{name}: t_span is ({t0}, {t1}), whose length is no finite number; shorten it or scale time."
+        )
     if t0 == t1:
         raise ArgumentError(f"{name}: t_span starts and ends at {t0}; give an end that differs from the start.")
     return t0, t1
@@ -144,18 +146,24 @@ def _tolerance(name, what, value, structure, dtype):
         try:
             number = _real(value)
         except (TypeError, ValueError):
-            raise ArgumentError(f"{name}: {what} is {value!r}; a positive number, or numbers shaped like y, are needed.") from None
+            raise ArgumentError(
+                f"{name}: {what} is {value!r}; a positive number, or numbers shaped like y, are needed."
+            ) from None
         if not 0.0 < number < math.inf:
             raise ArgumentError(f"{name}: {what} is {value}; a positive finite number is needed.")
         if dtype == "float32" and not 1e-37 <= number <= 1e38:
-            raise ArgumentError(f"{name}: {what} is {value}; for a float32 state a number from 1e-37 to 1e38 is needed.")
+            raise ArgumentError(
+                f"{name}: {what} is {value}; for a float32 state a number from 1e-37 to 1e38 is needed."
+            )
         return number
     try:
         flat = structure.flatten(value, f"{name}: {what}", dtype)
     except (ArgumentError, ShapeError) as error:
         raise ArgumentError(f"{error} {what} is a number or shaped like y.") from None
     if not np.all((flat > 0) & np.isfinite(flat)):
-        raise ArgumentError(f"{name}: {what} has {flat[~((flat > 0) & np.isfinite(flat))][0]}; every entry must be positive and finite.")
+        raise ArgumentError(
+            f"{name}: {what} has {flat[~((flat > 0) & np.isfinite(flat))][0]}; every entry must be positive and finite."
+        )
     return flat
 
 
@@ -177,7 +185,9 @@ def _times(name, t_eval, t0, t1):
     low, high = min(t0, t1), max(t0, t1)
     outside = ~((times >= low) & (times <= high))
     if outside.any():
-        raise ArgumentError(f"{name}: t_eval has {times[outside][0]}, outside the time span ({t0}, {t1}); leave it out or widen t_span.")
+        raise ArgumentError(
+            f"{name}: t_eval has {times[outside][0]}, outside the time span ({t0}, {t1}); leave it out or widen t_span."
+        )
     steps = np.diff(times) * (1 if t1 > t0 else -1)
     if (steps < 0).any():
         order = "rising" if t1 > t0 else "falling"
@@ -213,7 +223,9 @@ def _message(system, out, rtol, atol, min_step):
     """One sentence for how a solve ended, and what to try."""
     if out.status is Status.SUCCESS:
         return out.status.sentence
-    where = f"{system.name}: {out.status.sentence} at t = {out.t:.6g} after {out.steps:,} steps ({out.rejected:,} rejected)"
+    where = (
+        f"{system.name}: {out.status.sentence} at t = {out.t:.6g} after {out.steps:,} steps ({out.rejected:,} rejected)"
+    )
     with np.errstate(all="ignore"):
         speed = np.abs(out.slope) / (atol + rtol * np.abs(out.y))
     bad = np.flatnonzero(~np.isfinite(out.slope) | ~np.isfinite(out.y))

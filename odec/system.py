@@ -92,7 +92,10 @@ class System:
         """
         names, seeds = [], []
         if not isinstance(tangents, tuple) or len(tangents) > 3:
-            raise ArgumentError(f"{self.name}.jvp: tangents is {reprlib.repr(tangents)}; a tuple (dt, dy, dparams) is needed, None for zero.")
+            raise ArgumentError(
+                f"{self.name}.jvp: tangents is {reprlib.repr(tangents)}; a tuple (dt, dy, dparams) is "
+                "needed, None for zero."
+            )
         dt, dy, dparams = (*tangents, *(None,) * (3 - len(tangents)))
         if dt is not None:
             names.append("t")
@@ -175,7 +178,8 @@ class System:
         """
         if language not in LANGUAGES:
             raise ArgumentError(
-                f"source: language {language!r} is not known{nearest(language, LANGUAGES)} It is one of {', '.join(LANGUAGES)}."
+                f"source: language {language!r} is not known{nearest(language, LANGUAGES)} It is one of "
+                f"{', '.join(LANGUAGES)}."
             )
         kernels = self._kernels(kernel, layout, how)
         if language == "python":
@@ -189,7 +193,9 @@ class System:
         It takes one contiguous array for each input, then one for each output, which it fills.
         """
         if target not in TARGETS:
-            raise ArgumentError(f"compile: target {target!r} is not known{nearest(target, TARGETS)} It is one of {', '.join(TARGETS)}.")
+            raise ArgumentError(
+                f"compile: target {target!r} is not known{nearest(target, TARGETS)} It is one of {', '.join(TARGETS)}."
+            )
         if target == "python":
             from odec.codegen.print_python import python_function
 
@@ -227,9 +233,13 @@ class System:
 
     def _check_kernel(self, kernel, layout):
         if not isinstance(kernel, str) or kernel not in KERNELS:
-            raise ArgumentError(f"kernel {kernel!r} is not known{nearest(kernel, KERNELS)} It is one of {', '.join(KERNELS)}.")
+            raise ArgumentError(
+                f"kernel {kernel!r} is not known{nearest(kernel, KERNELS)} It is one of {', '.join(KERNELS)}."
+            )
         if layout not in LAYOUTS:
-            raise ArgumentError(f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}.")
+            raise ArgumentError(
+                f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}."
+            )
 
     def _kernels(self, kernel, layout, how):
         """The kernels that make up one named kernel, what they call first."""
@@ -248,7 +258,8 @@ class System:
         for name in how:
             if name not in known:
                 raise ArgumentError(
-                    f"kernel {kernel!r} has no option {name!r}{nearest(name, known)} It takes {', '.join(known) or 'none'}."
+                    f"kernel {kernel!r} has no option {name!r}{nearest(name, known)} It takes "
+                    f"{', '.join(known) or 'none'}."
                 )
         return KERNELS[kernel](self, **how)
 
@@ -273,7 +284,9 @@ class System:
         params = self._by_name(params, "params")
         missing = [name for name in root.keys if name not in params]
         if missing:
-            raise ArgumentError(f"{self.name} needs the parameter {missing[0]!r}; a system has no defaults, so give it in params.")
+            raise ArgumentError(
+                f"{self.name} needs the parameter {missing[0]!r}; a system has no defaults, so give it in params."
+            )
         return self.p_structure.flatten(params, f"{self.name}: params", self.dtype)
 
     def _by_name(self, params, what):
@@ -286,9 +299,14 @@ class System:
                     raise ArgumentError(f"{self.name} has no parameter {name!r}{nearest(name, names)} It has {listed}.")
             return params
         if not isinstance(params, (tuple, list)):
-            raise ArgumentError(f"{self.name}: {what} is {reprlib.repr(params)}; pass a tuple in signature order, or a dict by name.")
+            raise ArgumentError(
+                f"{self.name}: {what} is {reprlib.repr(params)}; pass a tuple in signature order, or a dict by name."
+            )
         if len(params) != len(names):
-            raise ArgumentError(f"{self.name} takes {len(names)} parameters ({listed}), but {len(params)} were given; give one value for each.")
+            raise ArgumentError(
+                f"{self.name} takes {len(names)} parameters ({listed}), but {len(params)} were given; "
+                "give one value for each."
+            )
         return dict(zip(names, params, strict=True))
 
     def _parameter_tangent(self, dparams):
@@ -313,7 +331,10 @@ class System:
         root = self.parameters
         if wrt not in root.keys:
             known = ("y", "t", *root.keys)
-            raise ArgumentError(f"{self.name}.jacobian: wrt {wrt!r} is not an input{nearest(wrt, known)} It is one of {', '.join(map(str, known))}.")
+            raise ArgumentError(
+                f"{self.name}.jacobian: wrt {wrt!r} is not an input{nearest(wrt, known)} It is one of "
+                f"{', '.join(map(str, known))}."
+            )
         leaves = _leaves(root.children[root.keys.index(wrt)])
         offset = leaves[0].offset if leaves else 0
         return "p", sum(leaf.size for leaf in leaves), offset
@@ -344,7 +365,9 @@ def _jvp_function(system, wrt=("t", "y", "p")):
     known = tuple(system.graph.inputs)
     for name in wrt:
         if name not in known:
-            raise ArgumentError(f"{system.name}: wrt has {name!r}{nearest(name, known)} It holds some of {', '.join(known)}.")
+            raise ArgumentError(
+                f"{system.name}: wrt has {name!r}{nearest(name, known)} It holds some of {', '.join(known)}."
+            )
     return jvp(system.graph, tuple(wrt))
 
 
@@ -383,5 +406,3 @@ def _boolean(rows, columns, shape):
     from scipy.sparse import csr_array
 
     return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=shape)
-
-

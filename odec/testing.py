@@ -261,7 +261,7 @@ class _Check:
 
     # ---- references
 
-    def product(self, point):
+    def product(self, point) -> Any:
         """((J v, error), reference) along the point's tangent in (t, y, p)."""
         if self.symbolic:
             return (self.symbolic.jacobian(point) @ point.tangent, 0.0), "SymPy"
@@ -315,7 +315,7 @@ class _Check:
         if text not in self.report.remarks:
             self.report.remarks.append(text)
 
-    def compare(self, name, reference, point, found, expected, spread, error=0.0, part=""):
+    def compare(self, name, reference, point, found, expected, spread, error: Any = 0.0, part=""):
         """AssertionError where |found - expected| exceeds what rounding at this point explains."""
         found, expected = np.asarray(found, float), np.asarray(expected, float)
         known = np.isfinite(expected)
@@ -477,22 +477,18 @@ def _directional(function, x, direction):
     if size == 0:
         return np.zeros_like(function(x)), 0.0
     h = 0.05 / size
-    best, error, rows = None, None, []
-    for level in range(LEVELS):
+    best, error, rows = np.zeros(()), np.asarray(np.inf), []
+    for _ in range(LEVELS):
         with np.errstate(all="ignore"):
             row = [(function(x + h * direction) - function(x - h * direction)) / (2 * h)]
             for k, coarse in enumerate(rows[-1] if rows else []):
                 row.append(row[k] + (row[k] - coarse) / (4.0 ** (k + 1) - 1))
                 change = np.maximum(np.abs(row[k + 1] - row[k]), np.abs(row[k + 1] - coarse))
                 change = np.where(np.isfinite(change), change, np.inf)
-                if best is None:
-                    best, error = row[k + 1], change
-                else:
-                    better = change < error
-                    best, error = np.where(better, row[k + 1], best), np.where(better, change, error)
+                better = change < error
+                best, error = np.where(better, row[k + 1], best), np.where(better, change, error)
         rows.append(row)
         h /= 2.0
-        del level
     # The estimate is a guess: never believe it below the square of the cube root of eps.
     return best, 8 * error + 4e-11 * (np.abs(best) + np.max(np.abs(best), initial=0.0))
 
@@ -544,7 +540,7 @@ class _Symbolic:
         self.size = sum(_tree_size(e) for e in self.rates)
         self.n = len(form.y_symbols)
         self.slopes = None
-        self.coefficients = {1: self.rates}
+        self.coefficients: dict[int, list | None] = {1: self.rates}
         self.last = None
 
     def differentiable(self, expression):
@@ -741,7 +737,7 @@ def _random_model(draw, depth, smooth):
     return RandomModel(Model(random_model), y0, params)
 
 
-def _packed(kind, parts):
+def _packed(kind, parts) -> Any:
     if kind == "y":
         return parts[0]
     return tuple(parts) if kind == "tuple" else dict(zip(("a", "b"), parts, strict=True))
@@ -806,8 +802,8 @@ class _Grower:
         if source == ():
             return Term(f"np.broadcast_to({name}, {shape})", shape, lambda v: np.broadcast_to(v[name], shape))
         index = np.array([self.draw(self.st.integers(0, math.prod(source) - 1)) for _ in range(math.prod(shape))], int)
-        index = index.reshape(shape) if shape else int(index[0])
-        shown = index.tolist() if shape else index
+        shown = index.reshape(shape).tolist() if shape else int(index[0])
+        index = index.reshape(shape) if shape else index[0]
         return Term(
             f"np.ravel({name})[{'np.array(' + str(shown) + ')' if shape else shown}]",
             shape,

@@ -157,7 +157,8 @@ class Program:
         self.kernels = {}
         for entry in record["kernels"]:
             arguments = tuple(
-                Argument(name, size, dtype, written, tuple(shape)) for name, size, dtype, written, shape in entry["arguments"]
+                Argument(name, size, dtype, written, tuple(shape))
+                for name, size, dtype, written, shape in entry["arguments"]
             )
             self.kernels[entry["name"]] = CompiledKernel(
                 entry["name"], arguments, entry["work_size"], entry["dtype"], library, text

@@ -14,7 +14,9 @@ LAYOUTS = ("auto", "scalar", "array")
 def lower(function, name, layout="auto"):
     """The kernel of a Function: straight-line for small graphs, loops over buffers for large ones."""
     if layout not in LAYOUTS:
-        raise ArgumentError(f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}.")
+        raise ArgumentError(
+            f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}."
+        )
     if layout == "array" or (layout == "auto" and not is_small(function)):
         from odec.codegen.lower_array import lower_array
 

@@ -41,7 +41,9 @@ def lower_scalar(function, name=None):
 def _operand(node, operands, names, body):
     """Where the value of a scalar node is, after the statement that computes it."""
     if node.op is CONSTANT:
-        return Literal(scalar_value(node) if scalar_value(node) is not None else node.params["value"].array[()], node.dtype)
+        return Literal(
+            scalar_value(node) if scalar_value(node) is not None else node.params["value"].array[()], node.dtype
+        )
     if node.op is INPUT:
         if node.shape:
             return None  # reached through its elements

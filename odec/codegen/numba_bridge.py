@@ -163,7 +163,9 @@ def _dispatcher(kernel):
 
             _link(context, kernel, symbol)
             items = [builder.extract_value(args[0], i) for i in range(len(arrays))]
-            pointers = [pointer(context, builder, k, v, a) for k, v, a in zip(arrays, items, pointer_kinds, strict=True)]
+            pointers = [
+                pointer(context, builder, k, v, a) for k, v, a in zip(arrays, items, pointer_kinds, strict=True)
+            ]
             pointers.append(context.make_array(work)(context, builder, args[1]).data)
             byte = ir.IntType(8).as_pointer()
             kind = ir.FunctionType(ir.VoidType(), [byte] * len(pointers))

@@ -115,5 +115,3 @@ def _stable(value):
     if isinstance(value, Function):
         return value.digest.encode()
     return value.hex().encode() if isinstance(value, float) else repr(value).encode()
-
-

@@ -24,7 +24,7 @@ _here = threading.local()
 class Data:
     """An array as a parameter of a node: read-only, hashed and compared by content."""
 
-    __slots__ = ("array", "_hash")
+    __slots__ = ("_hash", "array")
 
     def __init__(self, array):
         array = np.array(array, order="C")
@@ -50,7 +50,8 @@ class Node:
     `name` is what the user called the value, if anything.
     """
 
-    __slots__ = ("op", "inputs", "params", "shape", "dtype", "line", "name", "serial", "__weakref__")
+    __slots__ = ("__weakref__", "dtype", "inputs", "line", "name", "op", "params", "serial", "shape")
+    name: str | None
 
     def __init__(self, op, inputs, params, shape, dtype, line):
         self.op = op
@@ -306,5 +307,3 @@ def topological(outputs):
                 stack.append((node, True))
                 stack.extend((i, False) for i in reversed(node.inputs) if id(i) not in seen)
     return order
-
-

@@ -68,7 +68,7 @@ def _header(function):
 
 def _type(node):
     extents = ",".join(map(str, node.shape))
-    return SHORT.get(node.dtype, node.dtype) + (f"[{extents}]" if node.shape else "")
+    return str(SHORT.get(node.dtype, node.dtype)) + (f"[{extents}]" if node.shape else "")
 
 
 def _application(node, names):

@@ -62,7 +62,12 @@ class Structure:
         """`value` as one new contiguous vector (size,) of `dtype`; ShapeError where it does not fit."""
         if out is None and type(value) is np.ndarray and value.dtype == dtype and _array_structure(value.shape) == self:
             return value.reshape(-1).copy()
-        if out is None and type(value) is dict and _are_numbers(value.values()) and _numbers_structure(tuple(value)) == self:
+        if (
+            out is None
+            and type(value) is dict
+            and _are_numbers(value.values())
+            and _numbers_structure(tuple(value)) == self
+        ):
             return np.array(list(value.values()), dtype)
         flat = np.empty(self.size, dtype) if out is None else out
         _fill(self.root, value, flat, what, "")
@@ -70,7 +75,9 @@ class Structure:
 
     def unflatten(self, flat, lead=()) -> Any:
         """A vector (*lead, size) in the user's form; its leaves are views of it."""
-        return _rebuild(self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape((*lead, *leaf.shape)))
+        return _rebuild(
+            self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape((*lead, *leaf.shape))
+        )
 
     def map(self, function) -> Any:
         """The user's form with `function(leaf)` in place of each leaf."""
@@ -142,7 +149,7 @@ def _is_array_like(value):
     """Whether a list is an array written out (numbers, in rows of equal length), not a container."""
     if not isinstance(value, list) or not value:
         return False
-    return all(np.ndim(v) == 0 and not _is_container(v) or (isinstance(v, list) and _is_array_like(v)) for v in value)
+    return all((np.ndim(v) == 0 and not _is_container(v)) or (isinstance(v, list) and _is_array_like(v)) for v in value)
 
 
 def _is_container(value):
@@ -154,7 +161,9 @@ def _array(value, what, path):
     try:
         array = np.asarray(value)
     except (ValueError, TypeError):
-        raise ShapeError(f"{where}: rows of different lengths make no array; rows of equal length, or a structure, are needed.") from None
+        raise ShapeError(
+            f"{where}: rows of different lengths make no array; rows of equal length, or a structure, are needed."
+        ) from None
     if array.dtype.kind == "c":
         raise ArgumentError(f"{where}: complex values are not supported; pass real and imaginary parts as a structure.")
     if array.dtype.kind not in "biuf":
@@ -173,7 +182,8 @@ def _build(value, what, path, position, seen):
         raise ArgumentError(f"{what}{path}: the structure contains itself; use a tree of arrays.")
     kind, keys, values, cls = parts
     children = tuple(
-        _build(v, what, path + step_text(kind, k), position, (*seen, id(value))) for k, v in zip(keys, values, strict=True)
+        _build(v, what, path + step_text(kind, k), position, (*seen, id(value)))
+        for k, v in zip(keys, values, strict=True)
     )
     return Branch(kind, keys, children, cls)
 
@@ -202,7 +212,7 @@ def _fill(item, value, flat, what, path):
         return
     parts = children_of(value)
     matches = parts is not None and len(parts[1]) == len(item.children) and set(parts[1]) == set(item.keys)
-    if parts is None or not matches or (parts[0] == "dict") != (item.kind == "dict") and item.type is not None:
+    if parts is None or not matches or ((parts[0] == "dict") != (item.kind == "dict") and item.type is not None):
         found = "an array" if parts is None else f"{parts[0]} with {list(parts[1])}"
         raise ShapeError(f"{what}{path} is {found}, but the model is bound to {describe(item)}; pass that structure.")
     by_key = dict(zip(parts[1], parts[2], strict=True))

@@ -7,8 +7,8 @@ to go on lies in `real` and `count` and in the first buffers.
 
 from __future__ import annotations
 
-from odec.integrate.control import LEAST_LOG, accepted_factor, log2_rough, rejected_factor
 from odec.codegen.machine import call_kernel, offset
+from odec.integrate.control import LEAST_LOG, accepted_factor, log2_rough, rejected_factor
 
 # real: float64 slots
 T, H, T_END, MIN_STEP, MAX_STEP, LOG_BEFORE, H_TRY, ERROR, SCRATCH = range(9)

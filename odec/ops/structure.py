@@ -81,9 +81,7 @@ def _broadcast_transpose(node, g):
     """The cotangent summed over the axes along which the input was repeated."""
     source = node.inputs[0].shape
     extra = len(node.shape) - len(source)
-    axes = tuple(range(extra)) + tuple(
-        extra + d for d, n in enumerate(source) if n == 1 and node.shape[extra + d] != 1
-    )
+    axes = tuple(range(extra)) + tuple(extra + d for d, n in enumerate(source) if n == 1 and node.shape[extra + d] != 1)
     summed = OPS["sum"](g, axes=axes) if axes else g
     return (reshape(summed, shape=source),)
 
@@ -198,7 +196,9 @@ def _simplify_concatenate(inputs, params):
             return None
         expected = at + i.shape[axis]
     steps[axis] = 1
-    return slice_(source, starts=tuple(starts), steps=tuple(steps), shape=_join_shape(*(i.shape for i in inputs), axis=axis))
+    return slice_(
+        source, starts=tuple(starts), steps=tuple(steps), shape=_join_shape(*(i.shape for i in inputs), axis=axis)
+    )
 
 
 concatenate = linear(

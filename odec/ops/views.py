@@ -64,7 +64,7 @@ def _at_least(ndim, function):
             return tuple(
                 widen(a) if isinstance(a, TracedArray) else wrap(function(getattr(a, "node", a))) for a in arrays
             )
-        a = arrays[0]
+        a = next(iter(arrays))
         if a.ndim >= ndim:
             return a
         shape = shaping.at_least_shape(a.shape, ndim)

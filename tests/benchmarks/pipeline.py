@@ -85,7 +85,9 @@ def check_accuracy():
 
 def loop_time(limits, peers):
     def run():
-        stats = odec.solve(lorenz, (0.0, 1000.0), [1.0, 1.0, 1.0], method="dopri5", rtol=1e-8, atol=1e-8, t_eval=[]).stats
+        stats = odec.solve(
+            lorenz, (0.0, 1000.0), [1.0, 1.0, 1.0], method="dopri5", rtol=1e-8, atol=1e-8, t_eval=[]
+        ).stats
         return stats["solve_seconds"] / (stats["steps"] + stats["rejected"]) * 1e9
 
     run()
@@ -212,7 +214,11 @@ def compile_times():
                 began = time.perf_counter()
         del os.environ["ODEC_CACHE_DIR"]
     measured = " / ".join(f"{statistics.median(s):.2f}" for s in seconds.values())
-    row("1 000 random scalar operations: rhs / sparse Jacobian / tsit5 step compiled", "0.4 / 1.5 / 1.5 s", f"{measured} s")
+    row(
+        "1 000 random scalar operations: rhs / sparse Jacobian / tsit5 step compiled",
+        "0.4 / 1.5 / 1.5 s",
+        f"{measured} s",
+    )
 
 
 def overhead():

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odec.codegen.machine import bits, from_bits
 from odec.integrate import control
 from odec.integrate.control import GROW, SHRINK, accepted_factor, exp2_rough, log2_rough, rejected_factor
-from odec.codegen.machine import bits, from_bits
 
 POSITIVE = st.floats(1e-300, 1e300, allow_subnormal=False)
 
