@@ -1,12 +1,17 @@
 """README and docs: their code runs, their links lead somewhere, the reference is up to date."""
 
 import importlib.util
+import linecache
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import odec
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -26,16 +31,44 @@ def test_python_blocks_run(page, tmp_path):
     assert out.stdout
 
 
-def test_models_in_the_guide_can_be_traced():
-    import numpy as np
+GUIDE = ("writing_models.md", "solving.md", "checking_derivatives.md", "reading_generated_code.md")
 
-    import odec
 
-    namespace = {"np": np, "odec": odec}
-    for block in blocks(ROOT / "docs" / "writing_models.md", "python"):
-        exec(compile(block, "<guide>", "exec"), namespace)
-    namespace["lotka_volterra"].bind(np.ones(2))
-    namespace["heat"].bind(np.ones(12))
+def test_the_guide_runs_from_page_to_page(tmp_path):
+    pages = [ROOT / "README.md", *(ROOT / "docs" / name for name in GUIDE)]
+    code = "\n".join(block for page in pages for block in blocks(page, "python"))
+    ends = """
+lotka_volterra.bind(np.ones(2)), heat.bind(np.ones(12))
+assert np.allclose(euler(np.ones(3), np.array([10.0, 28.0, 8 / 3]), 0.01, 1), 1 + 0.01 * out)
+"""
+    script = tmp_path / "guide.py"
+    script.write_text("import numba\n" + code + ends, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+REFUSED = {
+    "if y[0] > 0: ...": ("if y[0] > 0:\n        return y\n    return -y", "np.where("),
+    "math.sin(y[0])": ("return [math.sin(y[0]), y[1]]", "np.sin for math.sin"),
+    "dy = np.zeros(3); dy[0] = y[1]": ("dy = np.zeros(2)\n    dy[0] = y[1]\n    return dy", "np.zeros_like(y)"),
+    "y[y > 0]": ("return y[y > 0]", "np.where("),
+    "for i in range(n)": ("return [y[0] for i in range(n)]", "Close over a Python int"),
+    "y[0] = ...": ("y[0] = 1.0\n    return y", "y = y.copy()"),
+    "np.linalg.eigvals(A)": ("return np.linalg.eigvals(np.outer(y, y))", "docs/adding_an_op.md"),
+}
+
+
+@pytest.mark.parametrize("row", REFUSED)
+def test_what_the_guide_says_cannot_be_traced_gets_its_cure(row):
+    assert f"`{row}`" in (ROOT / "docs" / "writing_models.md").read_text(encoding="utf-8")
+    body, cure = REFUSED[row]
+    namespace, file = {"np": np, "math": math}, f"<{row}>"
+    source = f"def model(t, y, n=2.0):\n    {body}\n"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), namespace)
+    with pytest.raises(odec.TraceError) as raised:
+        odec.dynamics(namespace["model"]).bind(np.ones(2))
+    assert cure in str(raised.value)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -58,3 +91,12 @@ def test_reference_is_up_to_date():
     spec.loader.exec_module(module)
     written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert written == module.reference(), "run `python docs/make_reference.py`"
+
+
+def test_generated_code_in_the_guide_is_what_is_generated():
+    def statements(text):
+        return [line for line in text.splitlines() if not line.strip().startswith("#")]
+
+    (shown,) = blocks(ROOT / "docs" / "reading_generated_code.md", "text")
+    golden = ROOT / "tests" / "golden" / "lorenz_rhs.py.txt"
+    assert statements(shown) == statements(golden.read_text(encoding="utf-8"))
