@@ -30,7 +30,7 @@ TARGETS = ("cpu", "python")
 
 def load(path):
     """The System that `System.save` wrote to a file; LoadError for anything else. Runs no code of the file."""
-    from odec.graph.show import parse, system_from_json
+    from odec.graph.saved import parse, system_from_json
 
     with open(path, "rb") as file:
         return System(*system_from_json(parse(file.read())))
@@ -68,13 +68,13 @@ class System:
         }
 
     def __setstate__(self, state):
-        from odec.graph.show import from_json
+        from odec.graph.saved import from_json
 
         document = state.pop("document")
         self.__dict__.update(state, graph=from_json(document["graph"]), **{k: {} for k in _DERIVED})
 
     def _document(self):
-        from odec.graph.show import system_to_json
+        from odec.graph.saved import system_to_json
 
         return system_to_json(self)
 

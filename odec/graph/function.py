@@ -96,7 +96,7 @@ class Function:
 
     def draw(self):
         """The graph as SVG text that a notebook shows as a picture."""
-        from odec.graph.show import draw
+        from odec.graph.draw import draw
 
         return draw(self)
 

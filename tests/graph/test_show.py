@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 import odec
 from odec.errors import ArgumentError, LoadError
-from odec.graph import show
+from odec.graph import draw as drawing
+from odec.graph import saved
+from odec.graph.draw import draw
 from odec.graph.function import Function
 from odec.graph.node import Data, constant, input_node, structural_zero
 from odec.graph.op import CHECKS, OPS
-from odec.graph.show import (
-    draw,
+from odec.graph.saved import (
     from_json,
-    listing,
     parse,
     structure_from_json,
     structure_to_json,
@@ -28,6 +28,7 @@ from odec.graph.show import (
     system_to_json,
     to_json,
 )
+from odec.graph.show import listing
 from odec.graph.structure import structure_of
 from odec.ops.structure import reshape, slice_, take
 from odec.testing import models
@@ -295,7 +296,7 @@ def _ints(*values):
 
 def _table(*values):
     array = Data(np.array(values, np.int64))
-    return show._value_out(array)
+    return saved._value_out(array)
 
 
 def _node(op, shape, dtype="float64", inputs=(0,), **rest):
@@ -362,7 +363,7 @@ def test_hostile_nodes_are_refused(node):
 
 
 def test_too_many_nodes_are_refused(monkeypatch):
-    monkeypatch.setattr(show, "MOST_NODES", 3)
+    monkeypatch.setattr(saved, "MOST_NODES", 3)
     node = {"op": "sin", "inputs": [0], "shape": [2], "dtype": "float64"}
     assert from_json(_document(*[node] * 3)).outputs
     with pytest.raises(LoadError, match="4 nodes; at most 3"):
@@ -412,7 +413,7 @@ def test_listing_shows_numbers_in_place_and_arrays_short():
 @pytest.fixture(params=["graphviz when present", "own layout"])
 def layout(request, monkeypatch):
     if request.param == "own layout":
-        monkeypatch.setattr(show, "_by_graphviz", lambda *_: None)
+        monkeypatch.setattr(drawing, "_by_graphviz", lambda *_: None)
 
 
 def _texts(svg):
@@ -449,7 +450,7 @@ def test_drawing_an_output_that_is_an_input_or_a_number(layout):
 
 
 def test_large_graphs_are_not_drawn(monkeypatch):
-    monkeypatch.setattr(show, "MOST_DRAWN", 5)
+    monkeypatch.setattr(drawing, "MOST_DRAWN", 5)
     with pytest.raises(ArgumentError, match="at most 5 are drawn"):
         draw(LORENZ.graph)
 
