@@ -494,7 +494,7 @@ def _directional(function, x, direction):
 
 
 LARGEST_MODEL = 3_000  # scalar operations of a right-hand side that SymPy is given
-LARGEST_TREE = 30_000  # parts of the expressions whose derivatives are taken
+LARGEST_PROGRAM = 20_000  # statements, of which each costs some SymPy derivatives
 LARGEST_BLOCK = 3_000  # entries of the Jacobian by (t, y, p)
 
 
@@ -506,15 +506,86 @@ def _symbolic(check):
         return None
     try:
         symbolic = _Symbolic(check)
-        if symbolic.size <= LARGEST_TREE:
+        if len(symbolic.program.statements) <= LARGEST_PROGRAM:
             symbolic.jacobian(_Point(check.t, check.y, check.p, check.y, check.y))  # does it have values
+            return symbolic
     except (MissingRuleError, NotImplementedError, RecursionError) as error:
         check.remark(f"SymPy cannot serve ({error}); extrapolated differences do")
         return None
-    if symbolic.size > LARGEST_TREE:
-        check.remark("SymPy's expressions are too large; extrapolated differences serve")
-        return None
-    return symbolic
+    check.remark("SymPy's expressions are too large; extrapolated differences serve")
+    return None
+
+
+class _Program:
+    """SymPy expressions as statements `symbol = function of symbols and numbers`, each distinct one once.
+
+    SymPy differentiates single statements, which takes time in proportion to their number; whole
+    expressions grow with every derivative.
+    """
+
+    def __init__(self, sympy):
+        self.sympy = sympy
+        self.statements: list[tuple] = []  # (symbol, expression, symbols it reads)
+        self._symbol_of: dict[Any, Any] = {}  # expression of symbols and numbers -> symbol
+        self._entered: dict[Any, Any] = {}  # any expression -> symbol or number
+        self._slopes: dict[Any, Any] = {}
+
+    def enter(self, expression):
+        """The symbol (or number) that stands for an expression."""
+        stack = [expression]
+        while stack:
+            part = stack[-1]
+            if part in self._entered:
+                stack.pop()
+                continue
+            if not part.args:
+                self._entered[part] = part
+                continue
+            missing = [a for a in part.args if a not in self._entered]
+            if missing:
+                stack.extend(missing)
+                continue
+            self._entered[part] = self._stated(part)
+        return self._entered[expression]
+
+    def _stated(self, part):
+        kind, args = type(part).__name__, [self._entered[a] for a in part.args]
+        if kind == "Mod":
+            return self.enter(args[0] - args[1] * self.sympy.floor(args[0] / args[1]))
+        part = part.func(*args)
+        if (
+            not part.args or isinstance(part, self.sympy.logic.boolalg.Boolean) or kind == "ExprCondPair"
+        ):  # conditions stay where they stand
+            return part
+        if part not in self._symbol_of:
+            symbol = self._symbol_of[part] = self.sympy.Dummy(real=True)
+            self.statements.append((symbol, part, sorted(part.free_symbols, key=str)))
+        return self._symbol_of[part]
+
+    def slope(self, expression, symbol):
+        """d expression / d symbol of one statement."""
+        key = expression, symbol
+        if key not in self._slopes:
+            self._slopes[key] = self._differentiated(expression, symbol)
+        return self._slopes[key]
+
+    def _differentiated(self, expression, symbol):
+        if type(expression).__name__ == "Piecewise":  # the conditions do not move
+            pairs = [(self._differentiated(value, symbol), condition) for value, condition in expression.args]
+            return self.sympy.Piecewise(*pairs)
+        found = self.sympy.diff(expression, symbol)
+        return found.replace(lambda e: type(e).__name__ in UNEVALUATED, lambda e: self.sympy.Integer(_flat(e)))
+
+    def derivative(self, results, seeds):
+        """Symbols of the derivatives of `results` where the leaves move at the rates `seeds`; None where too large."""
+        rates = dict(seeds)
+        for symbol, expression, read in list(self.statements):
+            terms = [self.slope(expression, s) * rates[s] for s in read if s in rates]
+            if terms:
+                rates[symbol] = self.enter(self.sympy.Add(*terms))
+            if len(self.statements) > LARGEST_PROGRAM:
+                return None
+        return [rates.get(r, self.sympy.Integer(0)) for r in results]
 
 
 class _Symbolic:
@@ -525,86 +596,80 @@ class _Symbolic:
 
         from odec.interop.sympy import to_sympy
 
-        self.sympy = sympy
-        system = check.model.bind(
-            check.system.y_structure.unflatten(check.y),
-            dict(check.system.p_structure.unflatten(check.p)),
-            check.system.dtype,
-        )
-        form = to_sympy(system, digits=40)
+        form = to_sympy(check.system, digits=40)
+        self.leaves = [form.t, *form.y_symbols, *form.p_symbols]
         self.library = _mpmath_library()
-        self.symbols = [form.t, *form.y_symbols, *form.p_symbols]
-        self.rates = [
-            e.replace(sympy.Mod, lambda a, b: a - b * sympy.floor(a / b)) for e in map(sympy.sympify, form.rhs)
-        ]
-        self.size = sum(_tree_size(e) for e in self.rates)
-        self.n = len(form.y_symbols)
-        self.slopes = None
-        self.coefficients: dict[int, list | None] = {1: self.rates}
-        self.last = None
-
-    def differentiable(self, expression):
-        """The expression with what SymPy cannot differentiate, or only for numbers it knows to be real, written out."""
-        sp = self.sympy
-        expression = expression.replace(sp.Mod, lambda a, b: a - b * sp.floor(a / b))
-        return expression.replace(sp.Abs, lambda a: a * sp.sign(a))
-
-    def derivative(self, expression, symbol):
-        return self.sympy.diff(expression, symbol) if symbol in expression.free_symbols else self.sympy.Integer(0)
+        self.program = _Program(sympy)
+        self.rates = [self.program.enter(sympy.sympify(e)) for e in form.rhs]
+        self.length = len(self.program.statements)  # of the right-hand side alone
+        self.coefficients: dict[int, Any] = {1: self.rates}
+        self.last: Any = (None, {}, 0)
 
     def jacobian(self, point):
-        """d rhs / d (t, y, p) at a point, (n, 1 + n + m)."""
-        if self.slopes is None:
-            self.slopes = [self.derivative(e, s) for e in self.rates for s in self.symbols]
-        return self.numbers(point, self.slopes).reshape(self.n, -1)
-
-    def coefficient(self, point, k):
-        """The k-th Taylor coefficient (n,), or None where its expression is too large."""
-        for j in range(2, k + 1):
-            if j not in self.coefficients:
-                before = self.coefficients[j - 1]
-                self.coefficients[j] = None if before is None else self.total_derivative(before, j)
-        known = self.coefficients[k]
-        return None if known is None else self.numbers(point, known)
-
-    def total_derivative(self, expressions, k):
-        t, *states = self.symbols[: 1 + self.n]
-        result = []
-        for e in expressions:
-            terms = [
-                self.derivative(e, t),
-                *(self.derivative(e, s) * f for s, f in zip(states, self.rates, strict=True)),
-            ]
-            result.append(self.sympy.Add(*terms) / k)
-        return result if sum(map(_tree_size, result)) <= LARGEST_TREE else None
-
-    def numbers(self, point, expressions):
-        """Values at a point as float64; nan where there is none."""
+        """d rhs / d (t, y, p) at a point, (n, 1 + n + m), by the chain rule over the statements."""
         import mpmath
 
+        with mpmath.workdps(30):
+            values = self.values(point, self.length)
+            rows: dict[Any, dict] = {s: {k: mpmath.mpf(1)} for k, s in enumerate(self.leaves)}
+            for symbol, expression, read in self.program.statements[: self.length]:
+                row: dict[int, Any] = {}
+                for s in read:
+                    if rows.get(s):
+                        slope = self.value(self.program.slope(expression, s), values)
+                        for k, v in rows[s].items():
+                            row[k] = row.get(k, 0) + slope * v
+                rows[symbol] = row
+        result = np.zeros((len(self.rates), len(self.leaves)))
+        for i, rate in enumerate(self.rates):
+            for k, v in rows.get(rate, {}).items():
+                result[i, k] = float(v)
+        return result
+
+    def coefficient(self, point, k):
+        """The k-th Taylor coefficient (n,), or None where its program is too large."""
+        import mpmath
+
+        for j in range(2, k + 1):
+            if j not in self.coefficients:
+                self.coefficients[j] = self.next_coefficient(j)
+        known = self.coefficients[k]
+        if known is None:
+            return None
+        with mpmath.workdps(30):
+            values = self.values(point, len(self.program.statements))
+            return np.array([float(self.value(e, values)) for e in known])
+
+    def next_coefficient(self, k):
+        """Symbols of c_k = (dc_{k-1}/dt + (dc_{k-1}/dy) f) / k."""
+        before = self.coefficients[k - 1]
+        if before is None:
+            return None
+        t, *states = self.leaves[: 1 + len(self.rates)]
+        moved = self.program.derivative(
+            before, {t: self.program.sympy.Integer(1), **dict(zip(states, self.rates, strict=True))}
+        )
+        return None if moved is None else [self.program.enter(e / k) for e in moved]
+
+    def values(self, point, count):
+        """{symbol: number} of the leaves and the first `count` statements at a point."""
+        import mpmath
+
+        if self.last[0] is not point:
+            self.last = point, dict(zip(self.leaves, map(mpmath.mpf, point.all.tolist()), strict=True)), 0
+        _, values, done = self.last
+        for symbol, expression, _ in self.program.statements[done:count]:
+            values[symbol] = self.value(expression, values)
+        self.last = point, values, max(done, count)
+        return values
+
+    def value(self, expression, values):
         from odec.interop.sympy import evaluate_expression
 
-        with mpmath.workdps(30):
-            if self.last is None or self.last[0] is not point:
-                self.last = point, dict(zip(self.symbols, map(mpmath.mpf, point.all.tolist()), strict=True))
-            return np.array([float(evaluate_expression(e, self.last[1], self.library)) for e in expressions])
+        return evaluate_expression(expression, values, self.library)
 
 
-def _tree_size(expression):
-    """How many parts an expression has, shared ones counted each time."""
-    sizes: dict[Any, int] = {}
-    stack = [expression]
-    while stack:
-        part = stack[-1]
-        missing = [a for a in part.args if a not in sizes]
-        if missing:
-            stack.extend(missing)
-            continue
-        sizes[part] = 1 + sum(sizes[a] for a in part.args)
-        stack.pop()
-    return sizes[expression]
-
-
+UNEVALUATED = ("Derivative", "Subs", "DiracDelta")  # what SymPy leaves of the derivatives of these:
 FLAT = ("floor", "ceiling", "sign", "Heaviside", "DiracDelta")
 
 
@@ -663,7 +728,7 @@ def _mpmath_library():
     }  # fmt: skip
     library = {name: real(function) for name, function in library.items()}
     return library | {
-        "number": number, "nan": mp.nan, "unevaluated": _flat, "where": lambda c, a, b: a if c else b,
+        "number": number, "nan": mp.nan, "where": lambda c, a, b: a if c else b,
         "Add": fold(lambda a, b: a + b), "Mul": fold(lambda a, b: a * b),
         "Max": fold(max), "Min": fold(min), "And": fold(lambda a, b: a and b),
         "Or": fold(lambda a, b: a or b), "ITE": lambda c, a, b: a if c else b, "Xor": fold(lambda a, b: a != b),
@@ -724,16 +789,14 @@ def _random_model(draw, depth, smooth):
     terms = [growing.term(shape, depth, bare=False) for shape in state.values()]
     y0 = _packed(kind, [growing.array(shape) for shape in state.values()])
     params = {name: growing.array(shape) for name, shape in PARAMETERS.items()}
-    texts = _packed(kind, [term.text for term in terms])
-    if kind != "y":
-        shown = (f"{key!r}: {text}" for key, text in texts.items()) if kind == "dict" else texts
-        texts = ", ".join(shown).join("{}" if kind == "dict" else "()")
+    texts = [term.text for term in terms]
+    shown = {"y": "{}", "dict": "{{'a': {}, 'b': {}}}", "tuple": "({}, {}, {})"}[kind].format(*texts)
 
     def random_model(t, y, k, c):
         values = {"t": t, "k": k, "c": c, **_unpacked(kind, y)}
         return _packed(kind, [term.value(values) for term in terms])
 
-    random_model.__doc__ = f"def random_model(t, y, k, c):\n    return {texts}"
+    random_model.__doc__ = f"def random_model(t, y, k, c):\n    return {shown}"
     return RandomModel(Model(random_model), y0, params)
 
 

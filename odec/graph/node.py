@@ -196,7 +196,7 @@ def _no_scalar_form(*args, **params):
 _LEAF: dict[str, Any] = dict(
     shape=lambda shape, **_: shape, dtype=lambda: "float64", evaluate=_no_scalar_form, scalarise=_no_scalar_form,
     build=_leaf_build, jvp=zero, vjp=lambda node, g: (), taylor=zero, simplify=None, python=None, llvm=None,
-    lower=None, sympy="a leaf", domain=(),
+    reach=_no_scalar_form, cost=lambda node: 0, lower=None, sympy="a leaf", domain=(),
 )  # fmt: skip
 INPUT = Op("input", "leaf", "an argument of the function", **_LEAF)
 CONSTANT = Op("constant", "leaf", "a number or an array known when the model is traced", **_LEAF)

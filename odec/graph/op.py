@@ -39,6 +39,8 @@ class Op:
     simplify: Callable | None = BLANK  # (inputs, params) -> Node or None, exact in floating point
     python: str | Callable | None = BLANK  # expression of an elementwise op
     llvm: Callable | None = BLANK  # (emitter, *operands) -> operand, of an elementwise op
+    reach: Callable = BLANK  # (node, masks) -> masks: which input elements each output element depends on
+    cost: Callable = BLANK  # (node) -> scalar operations in straight-line code, roughly
     lower: Callable | None = BLANK  # (lowering, node) for an op that is not elementwise
     sympy: Callable | str = BLANK  # (*sympy arguments) -> expression, or why there is none
     domain: tuple = BLANK  # per argument (low, high): where it is defined and smooth

@@ -355,8 +355,6 @@ def _needed(part):
         return [x for pair in part.args for x in pair.args]
     if type(part).__name__ == "Pow" and part.exp.is_Rational:
         return [part.base]
-    if type(part).__name__ in UNEVALUATED:
-        return []
     return list(part.args)
 
 
@@ -366,8 +364,6 @@ def _apply(part, args, library):
         return _rational_power(args[0], part.exp, library)
     if name == "Piecewise":
         return _piecewise([(args[k], args[k + 1]) for k in range(0, len(args), 2)], library)
-    if name in UNEVALUATED and "unevaluated" in library:
-        return library["unevaluated"](part)
     if name not in library:
         raise MissingRuleError(
             f"{name} in {str(part)[:80]!r} has no odec op; rewrite it with functions that odec.supported() lists."
@@ -440,7 +436,6 @@ def _numpy_library():
     }  # fmt: skip
 
 
-UNEVALUATED = ("Derivative", "Subs", "DiracDelta")  # what SymPy leaves of floor, sign and Heaviside
 TRUTHS = ("BooleanTrue", "BooleanFalse")
 NUMPY = _numpy_library()
 KNOWN = frozenset(NUMPY) - {"number", "nan", "where"} | {"Piecewise", "ExprCondPair"}

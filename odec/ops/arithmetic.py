@@ -9,19 +9,21 @@ import numpy as np
 
 from odec.graph.node import constant, install_operator, is_structural_zero, make, scalar_value
 from odec.graph.op import OPS, Op, zero
-from odec.ops.families import (
+from odec.ops.families import (  # fmt: skip
     NONZERO,
     POSITIVE,
     REAL,
     build_elementwise,
     elementwise,
+    every_element,
     function,
     instruction,
     intrinsic,
     product_rules,
+    reach_of_elements,
     taylor_by_jvp,
     total,
-)  # fmt: skip
+)
 
 
 def like(node, value):
@@ -107,7 +109,8 @@ def _simplify_mul(inputs, params):
 mul = Op(
     "mul", "elementwise", "x y", shape=add.shape, dtype=add.dtype, evaluate=np.multiply, scalarise=np.multiply,
     build=build_elementwise, **product_rules((lambda x, y, g: g * y, lambda x, y, g: x * g)),
-    simplify=_simplify_mul, python="{0} * {1}", llvm=instruction("fmul"), lower=None,
+    simplify=_simplify_mul, python="{0} * {1}", llvm=instruction("fmul"),
+    reach=reach_of_elements, cost=every_element, lower=None,
     sympy=lambda sp, x, y: x * y, domain=(REAL, REAL), numpy=(np.multiply,),
 )  # fmt: skip
 
@@ -223,7 +226,8 @@ ipow = Op(
     scalarise=lambda x, exponent: x, build=lambda op, x, exponent: make(op, [x], exponent=exponent),
     jvp=lambda node, tangents: _ipow_slope(node) * tangents[0],
     vjp=lambda node, g: (_ipow_slope(node) * g,),
-    taylor=_taylor_ipow, simplify=None, python="{0} ** {exponent}", llvm=_llvm_ipow, lower=None,
+    taylor=_taylor_ipow, simplify=None, python="{0} ** {exponent}", llvm=_llvm_ipow,
+    reach=reach_of_elements, cost=every_element, lower=None,
     sympy=lambda sp, x, exponent: x**exponent, domain=(NONZERO,),
 )  # fmt: skip
 
@@ -330,6 +334,7 @@ cast = Op(
     jvp=lambda node, tangents: None if tangents[0] is None else cast(tangents[0], dtype=node.dtype),
     vjp=lambda node, g: (cast(g, dtype=node.inputs[0].dtype),), taylor=taylor_by_jvp,
     simplify=lambda inputs, params: inputs[0] if inputs[0].dtype == params["dtype"] else None,
-    python="np.{dtype}({0})", llvm=lambda b, x, dtype: b.cast(x, dtype), lower=None,
+    python="np.{dtype}({0})", llvm=lambda b, x, dtype: b.cast(x, dtype),
+    reach=reach_of_elements, cost=every_element, lower=None,
     sympy=lambda sp, x, dtype: x, domain=(REAL,),
 )  # fmt: skip

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.graph.node import coerce, make, scalar_value, structural_zero, trace_dtype
+from odec.graph.node import coerce, make, scalar_value, structural_zero, trace_dtype, value_of
 from odec.graph.op import Op, traceable, zero
-from odec.ops.families import REAL, as_float, build_broadcast, elementwise, taylor_by_jvp
+from odec.ops.families import (
+    REAL,
+    as_float,
+    build_broadcast,
+    elementwise,
+    every_element,
+    reach_of_elements,
+    taylor_by_jvp,
+)
 
 
 def _comparison(name, symbol, predicate, ufunc, sympy):
@@ -70,7 +78,8 @@ to_float = Op(
     dtype=lambda _, dtype: dtype, evaluate=lambda x, dtype: np.asarray(x, dtype), scalarise=lambda x, dtype: x,
     build=_build_to_float, jvp=zero, vjp=lambda node, g: (None,),
     taylor=zero, simplify=None, python="np.{dtype}({0})",
-    llvm=lambda b, x, dtype: b.cast(b.select(x, b.literal(1.0), b.literal(0.0)), dtype), lower=None,
+    llvm=lambda b, x, dtype: b.cast(b.select(x, b.literal(1.0), b.literal(0.0)), dtype),
+    reach=reach_of_elements, cost=every_element, lower=None,
     sympy=lambda sp, x, dtype: sp.Piecewise((1, x), (0, True)), domain=(REAL,),
 )  # fmt: skip
 
@@ -101,11 +110,17 @@ def _simplify_where(inputs, params):
     return None
 
 
+def _where_reach(node, masks):
+    """A condition known when tracing says which branch matters."""
+    known = value_of(node.inputs[0])
+    return reach_of_elements(node, masks) if known is None else np.where(known, masks[1], masks[2])
+
+
 where = Op(
     "where", "elementwise", "x where the condition holds, else y", shape=lt.shape,
     dtype=lambda condition, x, y: x, evaluate=np.where, scalarise=np.where, build=_build_where, jvp=_where_jvp,
     vjp=_where_vjp, taylor=taylor_by_jvp, simplify=_simplify_where, python="({1} if {0} else {2})",
-    llvm=lambda b, c, x, y: b.select(c, x, y), lower=None,
+    llvm=lambda b, c, x, y: b.select(c, x, y), reach=_where_reach, cost=every_element, lower=None,
     sympy=lambda sp, c, x, y: sp.Piecewise((x, c), (y, True)), domain=(REAL, REAL, REAL), numpy=(),
 )  # fmt: skip
 

@@ -30,6 +30,39 @@ def broadcast_to(node, shape):
     return node if node.shape == tuple(shape) else OPS["broadcast"](node, shape=tuple(shape))
 
 
+# ---- what depends on what: masks are object arrays of Python ints, one bit an input element ---------------
+
+
+def reach_of_elements(node, masks):
+    """Each element depends on what the same elements of the inputs depend on."""
+    if node.op.jvp is zero:
+        return np.full(node.shape, 0, object)
+    return functools.reduce(np.bitwise_or, masks)
+
+
+def reach_of_all(node, masks):
+    """Every element depends on everything: linear systems, determinants."""
+    mask = functools.reduce(operator.or_, (bits for part in masks for bits in part.flat), 0)
+    return np.full(node.shape, mask, object)
+
+
+def reach_by_moving(node, masks):
+    """An op that rearranges elements does the same to their masks."""
+    return node.op.evaluate(*masks, **node.params)
+
+
+def every_element(node):
+    return node.size
+
+
+def every_input(node):
+    return node.inputs[0].size
+
+
+def nothing(node):
+    return 0
+
+
 # ---- elementwise ------------------------------------------------------------------------------
 
 
@@ -64,7 +97,8 @@ def elementwise(name, doc, *, partials, evaluate, python, llvm, sympy, domain, n
         name, "elementwise", doc, shape=_same_shape, dtype=dtype, evaluate=evaluate, scalarise=evaluate,
         build=build or build_elementwise, jvp=zero if partials is zero else jvp, vjp=vjp,
         taylor=zero if partials is zero else taylor or functools.partial(taylor_by_partials, partials),
-        simplify=simplify, python=python, llvm=llvm, lower=None, sympy=sympy, domain=domain, numpy=numpy,
+        simplify=simplify, python=python, llvm=llvm, reach=reach_of_elements, cost=every_element, lower=None,
+        sympy=sympy, domain=domain, numpy=numpy,
     )  # fmt: skip
 
 
@@ -141,7 +175,7 @@ def taylor_by_partials(partials, node, series, k):
 
 
 def linear(name, doc, *, shape, evaluate, transpose, lower, sympy="a rearrangement", scalarise=None, build=None,
-           numpy=(), simplify=None, domain=(REAL,), dtype=None):  # fmt: skip
+           numpy=(), simplify=None, domain=(REAL,), dtype=None, reach=reach_by_moving, cost=nothing):  # fmt: skip
     """The record of an op that is linear in all its inputs together.
 
     transpose : (node, cotangent) -> one cotangent for each input
@@ -159,7 +193,7 @@ def linear(name, doc, *, shape, evaluate, transpose, lower, sympy="a rearrangeme
         name, "linear", doc, shape=shape, dtype=dtype or (lambda first, *rest, **params: first), evaluate=evaluate,
         scalarise=scalarise or evaluate, build=build or _build_plain, jvp=apply, vjp=transpose,
         taylor=lambda node, series, k: apply(node, [series(i, k) for i in node.inputs]), simplify=simplify,
-        python=None, llvm=None, lower=lower, sympy=sympy, domain=domain, numpy=numpy,
+        python=None, llvm=None, reach=reach, cost=cost, lower=lower, sympy=sympy, domain=domain, numpy=numpy,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from odec.graph.node import Node, coerce, make, value_of
 from odec.graph.op import Op, traceable, zero
 from odec.ops.comparison import eq, ge, gt, logical_and, lt, where
-from odec.ops.families import REAL, broadcast_to, float_node
+from odec.ops.families import REAL, broadcast_to, every_element, float_node, reach_of_elements
 from odec.ops.rearranging import along, diff
 from odec.ops.reduction import sum_
 from odec.ops.structure import reshape
@@ -30,7 +30,8 @@ pieces = Op(
     scalarise=_evaluate_pieces, build=lambda op, x, edges, values: make(op, [x], edges=edges, values=values),
     jvp=zero, vjp=lambda node, g: (None,), taylor=zero,
     simplify=None, python="np.take({values}, np.searchsorted({edges}, {0}, 'right'))",
-    llvm=lambda b, x, edges, values: b.pieces(x, edges, values), lower=None, sympy=_sympy_pieces, domain=(REAL,),
+    llvm=lambda b, x, edges, values: b.pieces(x, edges, values),
+    reach=reach_of_elements, cost=every_element, lower=None, sympy=_sympy_pieces, domain=(REAL,),
 )  # fmt: skip
 
 

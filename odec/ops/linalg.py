@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import numpy as np
 
-from odec.graph.node import coerce, constant, is_structural_zero, make, structural_zero
+from odec.graph.node import coerce, constant, is_structural_zero, make, structural_zero, value_of
 from odec.graph.op import OPS, Op, traceable
 from odec.ops.comparison import gt, where
-from odec.ops.families import REAL, as_float, broadcast_to, product_rules, total
+from odec.ops.families import REAL, as_float, broadcast_to, product_rules, reach_of_all, total
 from odec.ops.structure import concatenate, reshape, slice_, transpose
 
 
@@ -27,16 +30,41 @@ def _simplify_matmul(inputs, params):
     return structural_zero(a.dtype, shape) if is_structural_zero(a) or is_structural_zero(b) else None
 
 
+def _matmul_reach(node, masks):
+    """Row i of a meets column j of b; a zero in a constant factor cuts the dependence."""
+    (a, b), (known_a, known_b) = masks, map(value_of, node.inputs)
+    result = np.empty(node.shape, object)
+    if known_a is None and known_b is None:
+        rows = np.bitwise_or.reduce(a, axis=-1)[..., :, None]
+        result[...] = np.bitwise_or(rows, np.bitwise_or.reduce(b, axis=-2)[..., None, :])
+        return result
+    for index in np.ndindex(*node.shape):
+        *lead, i, j = index
+        row, column = (*lead, i), (*lead, slice(None), j)
+        keep = np.ones(a.shape[-1], bool)
+        for known, part in ((known_a, row), (known_b, column)):
+            if known is not None:
+                keep &= known[part] != 0
+        result[index] = functools.reduce(operator.or_, (*a[row][keep], *b[column][keep]), 0)
+    return result
+
+
 matmul = Op(
     "matmul", "bilinear", "matrix product over the last two axes, earlier axes alike",
     shape=lambda a, b: (*a[:-1], b[-1]), dtype=lambda a, b: a, evaluate=np.matmul, scalarise=np.matmul, build=_build,
     **product_rules((lambda a, b, g: matmul(g, flipped(b)), lambda a, b, g: matmul(flipped(a), g))),
-    simplify=_simplify_matmul, python=None, llvm=None, lower=lambda lowering, node: lowering.matmul(node),
+    simplify=_simplify_matmul, python=None, llvm=None, reach=_matmul_reach,
+    cost=lambda node: 2 * node.size * node.inputs[0].shape[-1], lower=lambda lowering, node: lowering.matmul(node),
     sympy="sums of products", domain=(REAL, REAL),
 )  # fmt: skip
 
 
 # ---- linear systems ----------------------------------------------------------------------------------
+
+
+def _elimination_cost(node):
+    n = node.inputs[0].shape[-1]
+    return n**3 + 2 * n * n * (node.shape[-1] if node.shape else 1)
 
 
 def _scalar(x, *place):
@@ -118,7 +146,8 @@ def _np_solve(a, b):
 solve = Op(
     "solve", "bilinear", "x with a x = b, for a matrix b", shape=lambda a, b: b, dtype=lambda a, b: a,
     evaluate=_np_solve, scalarise=_scalarise_solve, build=_build, jvp=_solve_jvp, vjp=_solve_vjp,
-    taylor=_solve_taylor, simplify=None, python=None, llvm=None, lower=lambda lowering, node: lowering.solve(node),
+    taylor=_solve_taylor, simplify=None, python=None, llvm=None, reach=reach_of_all,
+    cost=_elimination_cost, lower=lambda lowering, node: lowering.solve(node),
     sympy="found by elimination", domain=(REAL, REAL),
 )  # fmt: skip
 
@@ -155,7 +184,8 @@ det = Op(
     scalarise=_scalarise_det, build=_build,
     jvp=lambda node, t: OPS["sum"](_det_slope(node.inputs[0], node) * t[0], axes=(0, 1)),
     vjp=lambda node, g: (_det_slope(node.inputs[0], node) * OPS["broadcast"](g, shape=node.inputs[0].shape),),
-    taylor=_det_taylor, simplify=None, python=None, llvm=None, lower=lambda lowering, node: lowering.det(node),
+    taylor=_det_taylor, simplify=None, python=None, llvm=None, reach=reach_of_all,
+    cost=_elimination_cost, lower=lambda lowering, node: lowering.det(node),
     sympy="found by elimination", domain=(REAL,),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from odec.graph.node import is_structural_zero, make, structural_zero
 from odec.graph.op import traceable
-from odec.ops.families import broadcast_to, check_real, float_node, linear
+from odec.ops.families import broadcast_to, check_real, every_input, float_node, linear
 from odec.ops.structure import reshape, slice_
 
 
@@ -39,7 +39,9 @@ def _lower_sum(lowering, node):
 
 sum_ = linear(
     "sum", "sum over axes", shape=_sum_shape, evaluate=lambda x, axes: np.sum(x, axis=axes),
-    transpose=_sum_transpose, lower=_lower_sum, simplify=_simplify_sum, sympy="sums of elements",
+    transpose=_sum_transpose, cost=every_input, lower=_lower_sum,
+    reach=lambda node, masks: np.bitwise_or.reduce(masks[0], axis=node.params["axes"]),
+    simplify=_simplify_sum, sympy="sums of elements",
     build=lambda op, x, axes: make(op, [x], axes=tuple(axes)),
 )  # fmt: skip
 
@@ -62,7 +64,8 @@ def _lower_cumsum(lowering, node):
 
 cumsum = linear(
     "cumsum", "running sum along an axis", shape=lambda s, axis: s, transpose=_cumsum_transpose,
-    evaluate=lambda x, axis: np.cumsum(x, axis=axis), lower=_lower_cumsum, sympy="sums of elements",
+    evaluate=lambda x, axis: np.cumsum(x, axis=axis), cost=every_input, lower=_lower_cumsum,
+    reach=lambda node, masks: np.bitwise_or.accumulate(masks[0], axis=node.params["axis"]), sympy="sums of elements",
     build=lambda op, x, axis: make(op, [x], axis=axis),
 )  # fmt: skip
 

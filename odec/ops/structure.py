@@ -10,7 +10,7 @@ import numpy as np
 
 from odec.graph.node import Data, coerce, intern, is_structural_zero, make, spread, structural_zero
 from odec.graph.op import OPS
-from odec.ops.families import REAL, linear
+from odec.ops.families import REAL, every_input, linear
 
 # ---- views: each output element is one input element, at an affine index -----------------------------
 
@@ -291,9 +291,16 @@ def _lower_put_add(lowering, node):
     lowering.scatter_add(node, node.inputs[0], node.params["index"].array)
 
 
+def _put_add_reach(node, masks):
+    result = np.full(node.size, 0, object)
+    for place, mask in zip(node.params["index"].array.ravel(), masks[0].ravel(), strict=True):
+        result[place] |= mask
+    return result.reshape(node.shape)
+
+
 put_add = linear(
     "put_add", "elements added into zeros at a table of indices", shape=lambda s, index, shape: shape,
-    evaluate=_np_put_add, lower=_lower_put_add,
+    evaluate=_np_put_add, reach=_put_add_reach, cost=every_input, lower=_lower_put_add,
     transpose=lambda n, g: (take(g, index=n.params["index"]),),
 )  # fmt: skip
 

@@ -11,7 +11,8 @@ from odec.graph.function import Function
 from odec.graph.node import CONSTANT, input_node, is_structural_zero
 from odec.ops.call import RULES, call, result_of
 from odec.transforms.jvp import jvp
-from odec.transforms.scalar import expand
+from odec.transforms.scalar import expand, operation_count
+from odec.transforms.sparsity import propagated
 from odec.transforms.taylor import Series
 from odec.transforms.vjp import vjp
 
@@ -82,4 +83,12 @@ def _scalarise(*parts, function):
     return result
 
 
-RULES.update(jvp=_jvp, vjp=_vjp, taylor=_taylor, scalarise=_scalarise)
+def _reach(node, masks):
+    function = node.params["function"]
+    (result,) = propagated(function, {id(i): m for i, m in zip(function.inputs.values(), masks, strict=True)}).values()
+    return result
+
+
+RULES.update(
+    jvp=_jvp, vjp=_vjp, taylor=_taylor, scalarise=_scalarise, reach=_reach, cost=operation_count,
+)  # fmt: skip

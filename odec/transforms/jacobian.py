@@ -12,7 +12,8 @@ from odec.transforms.jvp import tangents
 from odec.transforms.scalar import expand, operation_count, scalar_inputs
 from odec.transforms.sparsity import colouring, jacobian_pattern
 
-STRAIGHT_LINE = 20_000  # scalar operations up to which derivatives are taken element by element
+STRAIGHT_LINE = 4_000  # scalar operations up to which derivatives are always taken element by element
+FEW_ELEMENTS = 8  # scalar operations a node up to which a larger graph is treated so, too: it is scalars already
 
 
 def jacobian_values(function, wrt, pattern=None):
@@ -28,9 +29,14 @@ def jacobian_values(function, wrt, pattern=None):
         return Function(
             f"{function.name}_jacobian_{wrt}", function.inputs, {"values": constant(np.zeros(0), output.dtype)}
         )
-    by = _by_elements if operation_count(function) <= STRAIGHT_LINE else _by_arrays
-    entries = by(function, wrt, rows, columns, colours)
+    entries = _way(function)(function, wrt, rows, columns, colours)
     return Function(f"{function.name}_jacobian_{wrt}", function.inputs, {"values": entries})
+
+
+def _way(function):
+    count = operation_count(function)
+    small = count <= STRAIGHT_LINE or count <= FEW_ELEMENTS * len(function.nodes)
+    return _by_elements if small else _by_arrays
 
 
 def _by_elements(function, wrt, rows, columns, colours):
@@ -85,6 +91,5 @@ def divergence(function, wrt="y"):
     if not diagonal.any():
         total = constant(0.0, function.inputs[wrt].dtype)
     else:
-        by = _by_elements if operation_count(function) <= STRAIGHT_LINE else _by_arrays
-        total = sum_(by(function, wrt, rows[diagonal], columns[diagonal], colours), axes=(0,))
+        total = sum_(_way(function)(function, wrt, rows[diagonal], columns[diagonal], colours), axes=(0,))
     return Function(f"{function.name}_divergence", function.inputs, {"divergence": total})

@@ -85,19 +85,4 @@ def _pass_name(node, result):
 
 def operation_count(function):
     """How many scalar operations straight-line code of this graph would take, roughly."""
-    return sum(_cost(node) for node in function.nodes)
-
-
-def _cost(node):
-    if node.op.family == "elementwise":
-        return node.size
-    if node.op.name == "matmul":
-        return 2 * node.size * node.inputs[0].shape[-1]
-    if node.op.name in ("solve", "det"):
-        n = node.inputs[0].shape[-1]
-        return n**3 + 2 * n * n * (node.shape[-1] if node.shape else 1)
-    if node.op.name in ("sum", "cumsum", "put_add"):
-        return node.inputs[0].size
-    if node.op.name == "call":
-        return operation_count(node.params["function"])
-    return 0
+    return sum(node.op.cost(node) for node in function.nodes)

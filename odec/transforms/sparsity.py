@@ -4,99 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.graph.node import CONSTANT, INPUT, scalar_value, value_of
-from odec.graph.op import zero
 from odec.transforms.vjp import vjp
 
 
 def dependencies(function, wrt):
     """Outputs by name as object arrays of Python ints: bit j is set where input element j matters."""
     source = function.inputs[wrt]
-    masks = {}
-    for node in function.nodes:
-        if node is source:
-            bits = np.empty(node.shape, object)
-            for place, index in enumerate(np.ndindex(*node.shape)):
-                bits[index] = 1 << place
-            masks[id(node)] = bits
-        elif node.op not in (INPUT, CONSTANT):
-            parts = [masks.get(id(i)) for i in node.inputs]
-            if any(p is not None for p in parts):
-                masks[id(node)] = np.asarray(_propagate(node, parts), object)
+    bits = np.empty(source.shape, object)
+    for place, index in enumerate(np.ndindex(*source.shape)):
+        bits[index] = 1 << place
+    return propagated(function, {id(source): bits})
+
+
+def propagated(function, masks):
+    """Outputs by name as masks, from the masks of inputs, {id(node): object array}; the others are zero."""
+    masks = dict(masks)
     blank = lambda node: np.full(node.shape, 0, object)
+    for node in function.nodes:
+        if any(id(i) in masks for i in node.inputs):
+            parts = [masks[id(i)] if id(i) in masks else blank(i) for i in node.inputs]
+            masks[id(node)] = np.asarray(node.op.reach(node, parts), object)
     return {name: masks[id(n)] if id(n) in masks else blank(n) for name, n in function.outputs.items()}
-
-
-def _propagate(node, parts):
-    parts = [np.full(i.shape, 0, object) if p is None else p for p, i in zip(parts, node.inputs, strict=True)]
-    if node.op.family == "elementwise":
-        if node.op.jvp is zero:
-            return np.full(node.shape, 0, object)
-        if node.op.name == "where" and node.inputs[0].op is CONSTANT:
-            condition = np.asarray(value_of(node.inputs[0]))
-            return np.where(condition, parts[1], parts[2])
-        result = parts[0]
-        for p in parts[1:]:
-            result = np.bitwise_or(result, p)
-        return result
-    if node.op.name == "sum":
-        return np.asarray(np.bitwise_or.reduce(parts[0], axis=node.params["axes"]), object)
-    if node.op.name == "cumsum":
-        return np.bitwise_or.accumulate(parts[0], axis=node.params["axis"])
-    if node.op.name == "matmul":
-        return _matmul(node, *parts)
-    if node.op.name == "put_add":
-        return _put_add(node, parts[0])
-    if node.op.family == "linear":
-        return node.op.evaluate(*parts, **node.params)
-    return _all_of(node, parts)
-
-
-def _matmul(node, a, b):
-    """Row i of a meets column j of b; a zero in a constant factor cuts the dependence."""
-    result = np.empty(node.shape, object)
-    present_a, present_b = (_nonzero(i) for i in node.inputs)
-    if present_a is None and present_b is None:
-        rows = np.bitwise_or.reduce(a, axis=-1)[..., :, None]
-        columns = np.bitwise_or.reduce(b, axis=-2)[..., None, :]
-        result[...] = np.bitwise_or(rows, columns)
-        return result
-    for index in np.ndindex(*node.shape):
-        *lead, i, j = index
-        left, right = a[(*lead, i)], b[(*lead, slice(None), j)]
-        keep = np.ones(len(left), bool)
-        if present_a is not None:
-            keep &= present_a[(*lead, i)]
-        if present_b is not None:
-            keep &= present_b[(*lead, slice(None), j)]
-        mask = 0
-        for bits in (*left[keep], *right[keep]):
-            mask |= bits
-        result[index] = mask
-    return result
-
-
-def _nonzero(node):
-    if node.op is not CONSTANT:
-        return None
-    value = node.params["value"]
-    return np.full(node.shape, scalar_value(node) != 0) if scalar_value(node) is not None else value.array != 0
-
-
-def _put_add(node, bits):
-    result = np.full(node.shape, 0, object).reshape(-1)
-    for place, mask in zip(node.params["index"].array.ravel(), bits.ravel(), strict=True):
-        result[place] |= mask
-    return result.reshape(node.shape)
-
-
-def _all_of(node, parts):
-    """Everything depends on everything: linear systems, determinants."""
-    mask = 0
-    for p in parts:
-        for bits in p.flat:
-            mask |= bits
-    return np.full(node.shape, mask, object)
 
 
 def pattern(masks):
