@@ -11,7 +11,7 @@ from odec.graph.node import coerce, constant, is_structural_zero, make, structur
 from odec.graph.op import OPS, Op, traceable
 from odec.ops.comparison import gt, where
 from odec.ops.families import REAL, as_float, broadcast_to, product_rules, reach_of_all, total
-from odec.ops.structure import concatenate, reshape, slice_, transpose
+from odec.ops.structure import concatenate, reshape, slice_, take, transpose
 
 
 def flipped(x):
@@ -157,16 +157,43 @@ def identity(node):
 
 
 def _det_slope(a, v):
-    """d det / dA = det(A) A^-T."""
+    """d det / dA: the cofactors, which singular matrices have too; above 3 x 3, det(A) A^-T."""
+    if a.shape[-1] <= 3:
+        return _cofactors(a)
     return flipped(solve(a, identity(a))) * OPS["broadcast"](v, shape=a.shape)
 
 
+def _cofactors(a):
+    """The cofactor matrix of a 1 x 1, 2 x 2 or 3 x 3 matrix; indices run cyclically."""
+    n = a.shape[-1]
+    i, j = np.indices((n, n))
+    at = lambda di, dj: take(a, index=(i + di) % n * n + (j + dj) % n)
+    if n == 1:
+        return constant(1.0, a.dtype, a.shape)
+    if n == 2:
+        return at(1, 1) * constant(np.array([[1.0, -1.0], [-1.0, 1.0]]), a.dtype)
+    return at(1, 1) * at(2, 2) - at(1, 2) * at(2, 1)
+
+
 def _scalarise_det(a):
+    """By cofactors up to 3 x 3, where singular matrices shall have derivatives; by elimination above."""
+    if len(a) <= 3:
+        return np.asarray(_expanded(a), object)
     a = a.tolist()
     result = eliminate(a, [[] for _ in a])
     for k in range(len(a)):
         result = result * a[k][k]
     return np.asarray(result, object)
+
+
+def _expanded(a):
+    """The determinant of a small matrix by its first row."""
+    if len(a) == 1:
+        return a[0, 0]
+    if len(a) == 2:
+        return a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0]
+    minors = [_expanded(np.delete(a[1:], k, axis=1)) for k in range(3)]
+    return a[0, 0] * minors[0] - a[0, 1] * minors[1] + a[0, 2] * minors[2]
 
 
 def _det_taylor(node, series, k):

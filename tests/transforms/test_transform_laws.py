@@ -262,3 +262,16 @@ def test_one_node_as_two_outputs_collects_both_cotangents():
 def test_low_orders_of_taylor(order):
     f = odec.dynamics(lambda t, y: -y).bind(np.ones(2)).graph
     assert value(taylor(f, order), 0.0, np.ones(2), np.zeros(0)).tolist() == [[1.0, 1.0], [-1.0, -1.0]][: order + 1]
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.zeros((1, 1)), np.ones((2, 2)), np.diag([1.0, 0.0]), np.arange(9.0).reshape(3, 3)]
+)
+def test_determinants_of_singular_matrices_have_derivatives(matrix):
+    f = odec.dynamics(lambda t, a: np.linalg.det(a) * np.ones_like(a)).bind(matrix).graph
+    point, n = (0.0, matrix.ravel(), np.zeros(0)), matrix.size
+    minor = lambda i, j: np.linalg.det(np.delete(np.delete(matrix, i, 0), j, 1))
+    slope = [minor(i, j) * (-1) ** (i + j) for i, j in np.ndindex(*matrix.shape)]
+    close(value(jvp(f, ["y"]), *point, np.eye(n)[n - 1])[0], slope[-1], 1e-14)
+    close(value(vjp(f, ["y"]), *point, np.eye(n)[0]), slope, 1e-14)
+    close(value(jacobian_values(f, "y"), *point)[:n], slope, 1e-14)
