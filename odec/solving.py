@@ -11,6 +11,7 @@ import numpy as np
 
 from odec.errors import ArgumentError, ShapeError, SolveError, Status, nearest
 from odec.graph.structure import children_of, component_names, component_paths
+from odec.integrate.run import all_finite
 from odec.model import Model, dtype_name
 from odec.solution import Solution
 from odec.steppers.tableaus import TABLEAUS, tableau_named
@@ -61,7 +62,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     rtol = _tolerance(name, "rtol", rtol, y_row, system.dtype)
     atol = _tolerance(name, "atol", atol, y_row, system.dtype)
     for what, flat in (("y0", y), ("params", p)):
-        if not math.isfinite(np.add.reduce(flat)) and not np.isfinite(flat).all():
+        if not all_finite(flat):
             raise ArgumentError(f"{name}: {_first_bad(system, what, flat)}; finite numbers are needed.")
     t_eval = _times(name, t_eval, t0, t1)
     first = 0.0 if first_step is None else _positive(name, "first_step", first_step)
@@ -114,11 +115,16 @@ def _bound(model, y0, params, dtype):
             f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate "
             "it with @odec.dynamics."
         )
-    return system, system.y_structure.flatten(y0, f"{system.name}: y0", system.dtype), system.flat_parameters(values)
+    y = system.y_structure.flatten(y0, f"{system.name}: y0", system.dtype)
+    if model is system:
+        return system, y, system.flat_parameters(values)
+    return system, y, system.p_structure.flatten(values, f"{system.name}: params", system.dtype)
 
 
 def _real(value):
     """A real number as a float; TypeError for text, truth values and complex numbers."""
+    if type(value) is float:
+        return value
     if isinstance(value, (str, bytes, bool, np.bool_)):
         raise TypeError
     return float(value)
@@ -142,7 +148,7 @@ def _span(name, t_span):
 
 def _tolerance(name, what, value, structure, dtype):
     """A tolerance as a positive number, or as one for each element of y."""
-    if children_of(value) is None and np.ndim(value) == 0:
+    if type(value) is float or (children_of(value) is None and np.ndim(value) == 0):
         try:
             number = _real(value)
         except (TypeError, ValueError):

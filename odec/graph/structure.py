@@ -60,18 +60,29 @@ class Structure:
 
     def flatten(self, value, what, dtype: Any = np.float64, out=None):
         """`value` as one new contiguous vector (size,) of `dtype`; ShapeError where it does not fit."""
-        if out is None and type(value) is np.ndarray and value.dtype == dtype and _array_structure(value.shape) == self:
-            return value.reshape(-1).copy()
-        if (
-            out is None
-            and type(value) is dict
-            and _are_numbers(value.values())
-            and _numbers_structure(tuple(value)) == self
-        ):
-            return np.array(list(value.values()), dtype)
+        if out is None and self._is_quick(value, dtype):
+            return value.reshape(-1).copy() if type(value) is np.ndarray else np.array(list(value.values()), dtype)
         flat = np.empty(self.size, dtype) if out is None else out
         _fill(self.root, value, flat, what, "")
         return flat
+
+    def _is_quick(self, value, dtype):
+        """Whether a value is an array, or a dict of numbers, that lies as the flat vector does."""
+        if type(value) is np.ndarray:
+            found = _array_structure(value.shape) if value.dtype == dtype else None
+        else:
+            found = _numbers_structure(tuple(value)) if type(value) is dict and _are_numbers(value.values()) else None
+        return found is self or found == self
+
+    def __hash__(self):
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self):
+        return hash((self.root, self.size))
+
+    def __reduce__(self):  # without the hash, which another process would not find the same
+        return Structure, (self.root, self.size)
 
     def unflatten(self, flat, lead=()) -> Any:
         """A vector (*lead, size) in the user's form; its leaves are views of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ FIRST_PAUSE = 256  # steps of the first stretch, before their speed is known
 FIRST_ROOM = 64  # rows of the first chunk when every step is kept
 MOST_ROOM = 2**22  # numbers in a chunk of rows
 POOLED = 2**17  # numbers in the buffers of a solver up to which they are kept for its next run
+SHORT = 64  # numbers up to which Python's own sum is quicker than a call of NumPy
 STATUSES = {int(s): s for s in Status}
 
 
@@ -88,11 +90,17 @@ class Solver:
         else:
             ts, ys = np.array([real[loop.T]]), buffers.state[None].copy()
         nfev += taken * (len(self.tableau.dense_matrix) - 1)
-        if status == loop.SUCCESS and not np.isfinite(end).all():  # finite slopes can lead past the largest number
+        if status == loop.SUCCESS and not all_finite(end):  # finite slopes can lead past the largest number
             status, finite = loop.NON_FINITE, np.isfinite(ys).all(axis=1)
             ts, ys = ts[finite], ys[finite]
             reached = float(ts[-1]) if len(ts) else reached
         return Outcome(ts, ys, reached, end, slope, STATUSES[status], steps, rejected, nfev)
+
+
+def all_finite(vector):
+    """Whether every number of a vector is finite; the sum tells, unless it overflows itself."""
+    total = sum(vector.tolist()) if vector.size <= SHORT else np.add.reduce(vector)
+    return math.isfinite(total) or bool(np.isfinite(vector).all())
 
 
 def _next_pause(steps, seconds):
