@@ -9,7 +9,7 @@ import numpy as np
 
 from odec.graph.node import coerce, constant, is_structural_zero, make, structural_zero, value_of
 from odec.graph.op import OPS, Op, traceable
-from odec.ops.comparison import gt, where
+from odec.ops.comparison import eq, gt, where
 from odec.ops.families import REAL, as_float, broadcast_to, product_rules, reach_of_all, total
 from odec.ops.structure import concatenate, reshape, slice_, take, transpose
 
@@ -84,7 +84,8 @@ def eliminate(a, b):
                         row[k][c], row[r][c] = where(larger, row[r][c], row[k][c]), where(larger, row[k][c], row[r][c])
             sign = where(larger, -1.0 * sign, sign)
         for r in range(k + 1, n):
-            factor = a[r][k] / a[k][k]
+            # A pivot of zero heads a column of zeros: nothing is left to eliminate there.
+            factor = where(eq(a[k][k], 0.0), 0.0, a[r][k] / a[k][k])
             for c in range(k + 1, n):
                 a[r][c] = a[r][c] - factor * a[k][c]
             for c in range(len(b[r])):

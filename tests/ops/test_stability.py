@@ -114,3 +114,10 @@ def test_assigned_elements_and_steps_leave_no_dependence():
     assert patterns == {assigned: [0, 0b010, 0], np.floor: [0, 0, 0]}
     triangle = dependencies(graph_of(lambda y: np.tril(np.ones((3, 3)) * y), y), "x0")["out0"]
     assert triangle[0].tolist() == [0b001, 0, 0]
+
+
+def test_determinant_of_a_singular_matrix_is_zero_in_straight_line_code():
+    graph = graph_of(lambda a: np.linalg.det(a), np.zeros((4, 4)))
+    for matrix in (np.zeros((4, 4)), np.ones((4, 4)), np.diag([1.0, 2.0, 0.0, 3.0])):
+        (found,) = run_python(graph, matrix)
+        assert found == 0.0
