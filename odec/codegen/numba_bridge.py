@@ -115,12 +115,11 @@ def loop_function(name, function, parameters, helpers):
     entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(library.address(name))
     result, exception = ctypes.c_int64, ctypes.c_void_p
 
-    def call(*arguments):
+    def call(*arguments, _code=library):  # the code stays in memory as long as it can be called
         status, raised = result(), exception()
         entry(ctypes.byref(status), ctypes.byref(raised), *arguments)
         return status.value
 
-    call.library = library  # type: ignore[attr-defined]
     return call
 
 

@@ -340,7 +340,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def item(self, *args):
         raise _needs_value("the number in a traced value")
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self):
+        raise TypeError("a traced value cannot be hashed: == on it is an array, not a truth")
 
     # ---- attributes and methods of arrays
 
