@@ -3,13 +3,12 @@
 import copy
 import json
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from structured_values import Arm, Body
 
 import odec
 from odec.errors import ArgumentError, LoadError
@@ -118,17 +117,6 @@ def test_lines_keep_file_name_and_number_only():
 
 
 # ---- structures -----------------------------------------------------------------------------------------
-
-
-class Body(NamedTuple):
-    place: np.ndarray
-    speed: float
-
-
-@dataclass
-class Arm:
-    length: float
-    body: Body
 
 
 STRUCTURES = [

@@ -1,28 +1,14 @@
 """Structures: nested values to flat vectors and back."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from structured_values import Arm, Body
 
 from odec.errors import ArgumentError, ShapeError
 from odec.graph.structure import structure_of
-
-
-class Body(NamedTuple):
-    place: np.ndarray
-    speed: float
-
-
-@dataclass
-class Arm:
-    length: float
-    body: Body
-
 
 NUMBERS = st.integers(-9, 9).map(float)
 ARRAYS = hnp.arrays(float, hnp.array_shapes(max_dims=3, max_side=3), elements=NUMBERS)
