@@ -57,6 +57,8 @@ class Status(enum.IntEnum):
     NON_FINITE = 4
     INTERRUPTED = 5
     NON_FINITE_START = 6
+    TERMINATED = 7
+    CHATTERING = 8
 
     @property
     def sentence(self):
@@ -72,6 +74,8 @@ _SENTENCES = {
     Status.NON_FINITE: "the right-hand side became non-finite however small the step",
     Status.INTERRUPTED: "interrupted from the keyboard",
     Status.NON_FINITE_START: "the right-hand side is not finite at the start",
+    Status.TERMINATED: "a terminal event ended the solve",
+    Status.CHATTERING: "an event kept resetting the state without time moving on",
 }
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from odec.errors import Status
+from odec.errors import ArgumentError, Status
 from odec.graph.structure import Structure, component_names
+from odec.integrate.dense import DenseOutput
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,10 @@ class Solution:
     ys : (m, *y.shape), time first; for a structured state the same structure of such arrays
     y1 : the state where the solve ended, in the structure of y
     status, message : how it ended; stats : counts and seconds
+    t_events, y_events : for each event its times (k,) and states (k, *y.shape) just before any reset; None
+        without events
     flat_rows : (m, n), the rows of ys as vectors, in the order of `names`
+    dense : DenseOutput behind `sol(t)`, or None without dense_output=True
     """
 
     ts: np.ndarray
@@ -32,11 +36,27 @@ class Solution:
     state: tuple[str, ...] | None = None
     flat_rows: np.ndarray = field(default_factory=lambda: np.empty((0, 0)), repr=False)
     structure: Structure | None = field(default=None, repr=False)
+    t_events: list | None = None
+    y_events: list | None = None
+    dense: DenseOutput | None = field(default=None, repr=False)
+
+    def __call__(self, t):
+        """The state at time t, or states at times t (m,), by dense output; for a structured state that structure.
+
+        Raises
+        ------
+        ArgumentError : solved without dense_output=True, or a time outside what was solved
+        """
+        if self.dense is None:
+            raise ArgumentError(f"{self.name}: sol(t) needs the dense output; solve with dense_output=True.")
+        times = np.asarray(t, float)
+        assert self.structure is not None
+        return self.structure.unflatten(self.dense(times, self.name), times.shape)
 
     @property
     def success(self):
-        """Whether the solve reached the end of its time span."""
-        return self.status is Status.SUCCESS
+        """Whether the solve reached the end of its time span, or a terminal event."""
+        return self.status in (Status.SUCCESS, Status.TERMINATED)
 
     @property
     def names(self):
