@@ -58,6 +58,11 @@ class Function:
 
     def evaluate(self, *arrays):
         """Outputs by name as ndarrays, by NumPy: the reference of every other evaluation."""
+        values = self.values(*arrays)
+        return {name: values[id(node)] for name, node in self.outputs.items()}
+
+    def values(self, *arrays):
+        """{id(node): its ndarray} of every node, by NumPy."""
         values = {}
         for (name, node), array in zip(self.inputs.items(), arrays, strict=True):
             array = np.asarray(array, node.dtype)
@@ -71,7 +76,16 @@ class Function:
                 else:
                     result = node.op.evaluate(*(values[id(i)] for i in node.inputs), **node.params)
                     values[id(node)] = np.asarray(result, node.dtype)
-        return {name: values[id(node)] for name, node in self.outputs.items()}
+        return values
+
+    def first_non_finite(self, *arrays, outputs=None):
+        """Where the first output element that is not finite comes from, by NumPy: an Origin, or None.
+
+        outputs : names of outputs to look at, in this order; None is all of them
+        """
+        from odec.graph.origin import first_non_finite
+
+        return first_non_finite(self, arrays, outputs)
 
     @property
     def digest(self):
