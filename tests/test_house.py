@@ -28,6 +28,7 @@ NEIGHBOURS = {("steppers", "codegen"), ("codegen", "steppers")}  # never see eac
 # Reached when a user asks for them, inside a function: optional packages and the front's own files.
 LAZY = {
     ("model", "interop"), ("system", "interop"), ("system", "graph"), ("testing", "interop"),
+    ("solution", "interop"),
 }  # fmt: skip
 BANNED = ("utils", "misc", "helpers", "common", "core", "base", "manager", "handler", "factory", "data", "info")
 ALLOWED_AT_ROOT = {"pyproject.toml", "README.md", "LICENSE", ".gitignore", ".ci", "odec", "tests", "examples", "docs"}
