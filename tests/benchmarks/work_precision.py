@@ -1,0 +1,236 @@
+"""Work and precision of every adaptive method: python tests/benchmarks/work_precision.py [--rows FILE] [--figures DIR]
+
+Solves the 26 nonstiff problems with every adaptive method at rtol = 1e-4 .. 1e-12 and atol = rtol times the
+problem's scale, draws the work-precision pictures of docs/work_precision.md and prints its table: where the error
+exceeds ten tolerances times the problem's cond, and why. --rows keeps the solves in a JSON file and reads
+them from there the next time. Errors and counts do not depend on the machine; seconds do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "problems"))
+
+from records import load, numbers
+
+import odec
+
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
+TOLERANCES = tuple(10.0**-k for k in range(4, 13))
+MAX_STEPS = 1_000_000
+ALLOWED = 10.0  # errors in tolerances times max(cond, 1)
+UNIT = 1.1e-16  # rounding of a double
+FEW = 100  # steps up to which a solve counts as a short one
+
+
+# ---- solving
+
+
+def solved(problem, method, tolerance):
+    """The error relative to `scale` and the counts of one solve, as a row."""
+    record = problem.record
+    sol = odec.solve(
+        problem.model, (record["t0"], record["t1"]), record["y0"], problem.params, method=method, rtol=tolerance,
+        atol=tolerance * np.array(record["scale"]), t_eval=[], max_steps=MAX_STEPS, throw=False,
+    )  # fmt: skip
+    error = np.max(np.abs(sol.y1 - numbers(record["reference"]["y"])) / record["scale"]) if sol.success else math.inf
+    return {
+        "problem": problem.name, "method": method, "tolerance": tolerance, "error": float(error),
+        "cond": max(record["cond"], 1.0), "status": sol.status.name, "steps": sol.stats["steps"],
+        "rejected": sol.stats["rejected"], "nfev": sol.stats["nfev"], "seconds": sol.stats["solve_seconds"],
+    }  # fmt: skip
+
+
+def all_rows(methods, problems):
+    rows = []
+    for problem in problems:
+        for method in methods:
+            rows += [solved(problem, method, tolerance) for tolerance in TOLERANCES]
+        print(problem.name, file=sys.stderr, flush=True)
+    return rows
+
+
+# ---- the table
+
+
+def excess(row):
+    """The error in tolerances times cond."""
+    return row["error"] / (row["tolerance"] * row["cond"])
+
+
+def reason(row, rows):
+    """Why a row's error is more than the tolerance promises, in a few words."""
+    if row["status"] == "STEP_LIMIT":
+        return f"needs more than {MAX_STEPS:,} steps"
+    if row["status"] != "SUCCESS":
+        return row["status"].lower().replace("_", " ")
+    if row["error"] <= 10 * UNIT * row["cond"] * math.sqrt(row["nfev"]):
+        return "rounding"
+    if row["steps"] <= FEW:
+        return f"at most {FEW} steps: the estimate is far from its limit"
+    if excess(row) <= math.sqrt(row["steps"]) * ALLOWED:
+        return "errors of many steps add up"
+    if is_settling(row, rows):
+        return "loose: the excess falls with the tolerance"
+    return "errors of many steps add up, all of one sign"
+
+
+def is_settling(row, rows):
+    """Whether the same method keeps what it promises at a tighter tolerance."""
+    same = (r for r in rows if (r["problem"], r["method"]) == (row["problem"], row["method"]))
+    return any(r["tolerance"] < row["tolerance"] and excess(r) <= 0.5 * excess(row) for r in same)
+
+
+def table(rows):
+    """Lines of the Markdown table: one for each problem and reason, the methods with their largest excess."""
+    groups = defaultdict(list)
+    for row in rows:
+        if not excess(row) <= ALLOWED:
+            groups[row["problem"], reason(row, rows)].append(row)
+    lines = [
+        "| problem | methods, with the largest error over tolerance times cond | rtol | why |",
+        "|---|---|---|---|",
+    ]
+    for (problem, why), found in groups.items():
+        worst = defaultdict(float)
+        for row in found:
+            worst[row["method"]] = max(worst[row["method"]], excess(row))
+        listed = ", ".join(f"{method} {value:.0f}" if value < math.inf else method for method, value in worst.items())
+        lines.append(f"| {problem} | {listed} | {_tolerances(found)} | {why} |")
+    return lines
+
+
+def _tolerances(rows):
+    loose, tight = max(r["tolerance"] for r in rows), min(r["tolerance"] for r in rows)
+    return f"{loose:.0e}" if loose == tight else f"{loose:.0e} to {tight:.0e}"
+
+
+def summary(rows):
+    """Lines of the Markdown table of methods: how many solves keep the promise, the median and largest excess."""
+    lines = ["| method | solves within 10 tolerances times cond | median of error over that | largest |",
+             "|---|---|---|---|"]  # fmt: skip
+    for method in dict.fromkeys(row["method"] for row in rows):
+        values = [excess(row) for row in rows if row["method"] == method]
+        kept = sum(value <= ALLOWED for value in values)
+        finite = [value for value in values if value < math.inf]
+        lines.append(
+            f"| {method} | {kept} of {len(values)} | {np.median(finite) / ALLOWED:.2g} | {max(finite) / ALLOWED:.2g} |"
+        )
+    return lines
+
+
+# ---- the pictures
+
+COLOURS = {
+    "bs3": "#999999", "tsit5": "#0072b2", "dopri5": "#56b4e9", "vern7": "#009e73", "dop853": "#d55e00",
+    "vern9": "#cc79a7",
+}  # fmt: skip
+COLUMNS = 6
+
+
+def panels(count, columns, height=1.8):
+    """A figure of `count` small axes and the axes, those left over removed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "odec", "font.size": 7, "axes.linewidth": 0.5})
+    lines = math.ceil(count / columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(1.9 * columns, height * lines), layout="constrained", squeeze=False
+    )
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, list(axes.flat[:count])
+
+
+def trim(axis, title):
+    """A small title, a label for each few decades, nothing between."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_title(title, fontsize=8)
+    axis.tick_params(length=2, width=0.5)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(numticks=5))
+        side.set_minor_locator(NullLocator())
+
+
+def draw_work(rows):
+    """Evaluations over error for each problem; the methods of COLOURS stand out from the others."""
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    figure, axes = panels(len(problems), COLUMNS)
+    for axis, problem in zip(axes, problems):
+        mine = [row for row in rows if row["problem"] == problem and 0 < row["error"] < 1]
+        methods = list(dict.fromkeys(row["method"] for row in mine))
+        for method in sorted(methods, key=lambda m: m in COLOURS):
+            points = [(row["error"], row["nfev"]) for row in mine if row["method"] == method]
+            style = {"color": COLOURS.get(method, "#dddddd"), "lw": 1.2 if method in COLOURS else 0.6}
+            axis.loglog(*zip(*points), label=method if method in COLOURS else None, **style)
+        axis.invert_xaxis()
+        trim(axis, problem)
+    figure.supxlabel("error at the end, relative to scale")
+    figure.supylabel("evaluations of the right-hand side")
+    known = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    ordered = [name for name in COLOURS if name in known]
+    figure.legend([known[name] for name in ordered], ordered, loc="lower right", ncols=3, title="method (others grey)")
+    return figure
+
+
+def draw_promise(rows):
+    """Error over tolerance times cond for each method, a thin line for each problem, the promise across."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, axes = panels(len(methods), COLUMNS, 1.7)
+    for axis, method in zip(axes, methods):
+        axis.axhspan(1e-6, ALLOWED, color="#e8f3ee", lw=0)
+        for problem in dict.fromkeys(row["problem"] for row in rows):
+            points = [
+                (row["tolerance"], excess(row)) for row in rows
+                if (row["problem"], row["method"]) == (problem, method) and 0 < row["error"] < math.inf
+            ]  # fmt: skip
+            if points:
+                axis.loglog(*zip(*points), color="#0072b2", lw=0.5, alpha=0.6)
+        axis.set(ylim=(1e-4, 1e4), xlim=(2e-4, 5e-13))
+        trim(axis, method)
+    figure.supxlabel("rtol")
+    figure.supylabel("error / (rtol cond)")
+    return figure
+
+
+def draw(rows, folder, kind):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in (("work_precision", draw_work), ("tolerance_kept", draw_promise)):
+        figure = picture(rows)
+        options = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 110}
+        figure.savefig(folder / f"{name}.{kind}", **options)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=Path, help="JSON file of the solves: read if it is there, else written")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="where the pictures go")
+    parser.add_argument("--kind", choices=("svg", "png"), default="svg")
+    parser.add_argument("--methods", nargs="*", help="only these")
+    parser.add_argument("--quick", action="store_true", help="four problems")
+    arguments = parser.parse_args()
+    if arguments.rows and arguments.rows.exists():
+        rows = json.loads(arguments.rows.read_text())
+    else:
+        methods = arguments.methods or [r.name for r in odec.methods() if r.error_order is not None]
+        rows = all_rows(methods, load("nonstiff.json")[: 4 if arguments.quick else None])
+        if arguments.rows:
+            arguments.rows.write_text(json.dumps(rows))
+    draw(rows, arguments.figures, arguments.kind)
+    print("\n".join([*summary(rows), "", *table(rows)]))
+
+
+if __name__ == "__main__":
+    main()
