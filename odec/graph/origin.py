@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, Node
+from odec.graph.node import Node
 
 GOLDEN = 0.6180339887498949  # its multiples modulo 1 are evenly spread and never alike
 
@@ -42,24 +41,17 @@ def first_non_finite(function, arrays, outputs=None):
         node = function.outputs[name]
         bad = np.flatnonzero(~np.isfinite(values[id(node)]))
         if bad.size:
-            found, place, inputs, value = _origin(node, int(bad[0]), values)
-            return Origin(found, place, value, inputs, name, int(bad[0]))
+            found, place = _source(node, int(bad[0]), values)
+            inputs = tuple(values[id(i)] for i in found.inputs)
+            return Origin(found, place, float(values[id(found)].flat[place]), inputs, name, int(bad[0]))
     return None
 
 
-def _origin(node, place, values):
-    """(node, place, inputs, value) from which the element at `place` of `node` is not finite."""
-    while True:
-        inputs = tuple(values[id(i)] for i in node.inputs)
-        back = None if node.op in (INPUT, CONSTANT) else _responsible(node, place, inputs)
-        if back is not None:
-            node, place = node.inputs[back[0]], back[1]
-            continue
-        callee = next((v for v in node.params.values() if isinstance(v, Function)), None)
-        if callee is None:
-            return node, place, inputs, float(values[id(node)].flat[place])
-        values = callee.values(*inputs)
-        (node,) = callee.outputs.values()
+def _source(node, place, values):
+    """(node, place) that made the element at `place` of `node` not finite."""
+    while (back := _responsible(node, place, [values[id(i)] for i in node.inputs])) is not None:
+        node, place = node.inputs[back[0]], back[1]
+    return node, place
 
 
 def _responsible(node, place, inputs):
