@@ -36,7 +36,7 @@ import odec  # noqa: E402
 NONSTIFF = {problem.name: problem for problem in load("nonstiff.json")}
 TARGETS = (1e-6, 1e-10)
 TOLERANCES = tuple(10 ** (-3 - k / 2) for k in range(23))
-SCIPY_TOLERANCES = tuple(10.0**-k for k in range(4, 14))
+SCIPY_TOLERANCES = TOLERANCES[4:22]  # SciPy raises smaller ones
 LONGEST = 0.1  # seconds of a solve at which the scan of a method stops: others are quicker by far
 TIMED_PROBLEMS = ("arenstorf", "pleiades")
 
@@ -343,15 +343,21 @@ def events(arguments):
 
     bounce = odec.Event(lambda t, y, g: y[0], direction=-1, reset=lambda t, y, g: [y[0], -y[1]])
     fall = math.sqrt(2 / g)
-    sol = odec.solve(ball, (0.0, 2 * fall * bounces), [1.0, 0.0], (g,), events=[bounce], t_eval=[],
-                     max_steps=100 * bounces)  # fmt: skip
+
+    def solve(count):
+        return odec.solve(ball, (0.0, 2 * fall * count), [1.0, 0.0], (g,), events=[bounce], t_eval=[],
+                          max_steps=100 * count)  # fmt: skip
+
+    solve(10)
+    sol = solve(bounces)
     times = sol.t_events[0]
-    exact = fall * (2 * np.arange(len(times)) + 1)
-    gaps = np.diff(times) / (2 * fall)
     row(f"{bounces:,} bounces of a ball: found", f"{bounces:,}", f"{len(times):,}",
         f"{sol.stats['solve_seconds'] / bounces * 1e9:.0f} ns a bounce")  # fmt: skip
-    row("the same: time between bounces over the closed form's", "1", f"{gaps.min():.12f} to {gaps.max():.12f}",
-        f"largest error of a time {np.abs(times - exact).max():.1e}")  # fmt: skip
+    if len(times) == bounces:
+        gaps = np.diff(times) / (2 * fall)
+        late = np.abs(times - fall * (2 * np.arange(bounces) + 1)).max()
+        row("the same: time between bounces over the closed form's", "1", f"{gaps.min():.12f} to {gaps.max():.12f}",
+            f"largest error of a time {late:.1e}")  # fmt: skip
     root_of_the_dense_output()
 
 
@@ -428,7 +434,7 @@ class Terminal(io.StringIO):
 
 def progress(arguments):
     """A solve of about two seconds with and without its progress bar, in turn."""
-    problem, end = NONSTIFF["lorenz"], 3_000.0 if arguments.quick else 300_000.0
+    problem, end = NONSTIFF["lorenz"], 30_000.0 if arguments.quick else 300_000.0
 
     def seconds(**options):
         stream = Terminal()
