@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from odec.steppers.tableaus import ButcherTableau
+
 FLAGS = ("-O3", "-march=native", "-ffast-math")
 COMPILE_SECONDS = 300
 
@@ -196,5 +198,5 @@ def _sum(coefficients):
 
 
 def translates(record):
-    """Whether the method is a Butcher tableau, which is what a program can be written from."""
-    return hasattr(record, "a") and hasattr(record, "b")
+    """Whether the method is one of the kinds that a program can be written from."""
+    return isinstance(record, ButcherTableau)
