@@ -4,8 +4,10 @@ from __future__ import annotations
 
 _HOMES = {
     "dynamics": "odec.model", "Model": "odec.model", "System": "odec.system", "load": "odec.system",
-    "solve": "odec.solving", "methods": "odec.solving", "Solution": "odec.solution",
-    "ButcherTableau": "odec.steppers.tableaus", "supported": "odec.ops.catalogue", "from_sympy": "odec.interop.sympy",
+    "solve": "odec.solving", "Solution": "odec.solution", "Event": "odec.event", "solve_ivp": "odec.interop.scipy",
+    "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",
+    "ButcherTableau": "odec.steppers.tableaus", "Controller": "odec.integrate.control",
+    "supported": "odec.ops.catalogue", "from_sympy": "odec.interop.sympy",
     "Status": "odec.errors", "OdecError": "odec.errors", "TraceError": "odec.errors", "ShapeError": "odec.errors",
     "MissingRuleError": "odec.errors", "ArgumentError": "odec.errors", "SolveError": "odec.errors",
     "LoadError": "odec.errors", "CompileError": "odec.errors", "special": None, "testing": None,

@@ -9,15 +9,11 @@ import sys
 
 import numpy as np
 
-from odec.errors import ArgumentError, ShapeError, TraceError, nearest
+from odec.errors import ArgumentError, ShapeError, nearest
 from odec.graph.function import Function
-from odec.graph.node import coerce, input_node
-from odec.graph.op import OPS
-from odec.graph.structure import Leaf, children_of, describe, step_text, structure_of
-from odec.graph.trace import call_model, unwrap, wrap
-from odec.ops.shaping import array
-from odec.ops.structure import concatenate, reshape, slice_
+from odec.graph.structure import structure_of
 from odec.system import System
+from odec.tracing import flat_result, traced
 
 FLOATS = ("float64", "float32")
 
@@ -197,34 +193,13 @@ def _all_float32(value):
     return getattr(value, "dtype", None) == np.float32
 
 
-# ---- tracing ----------------------------------------------------------------------------------------------
-
-
 def trace(model, y_structure, p_structure, dtype):
     """The right-hand side as a Function (t: (), y: (n,), p: (m,)) -> dydt (n,)."""
     if y_structure.size == 0:
         raise ShapeError(f"{model.name}: y0 has no elements; a state of at least one number is needed.")
-    t = input_node("t", (), "float64")
-    y = input_node("y", (y_structure.size,), dtype)
-    p = input_node("p", (p_structure.size,), dtype)
-    time = t if dtype == "float64" else OPS["cast"](t, dtype=dtype)
-    state = _handles(
-        y_structure,
-        y,
-        "y",
-        f"{model.name} assigns into the state y, which belongs to the solver. Use y = y.copy() first.",
-    )
-    values = _handles(p_structure, p, "", f"{model.name} assigns into a parameter. Use a copy of it.")
-    try:
-        result = call_model(_calling(model), model.name, (wrap(time), state, values), dtype)
-    except TraceError as error:
-        if error.__cause__ is None:
-            raise
-        root = y_structure.root
-        shape = f"has shape {root.shape}" if isinstance(root, Leaf) else f"is {describe(root)}"
-        raise TraceError(f"{error} Here y {shape}.") from error.__cause__
-    rate = _flat_result(model.name, y_structure, result, dtype)
-    return Function("rhs", {"t": t, "y": y, "p": p}, {"dydt": rate})
+    inputs, result, _ = traced(_calling(model), model.name, y_structure, p_structure, dtype)
+    rate = flat_result(model.name, y_structure, result, dtype, "y", "dynamics must return dy/dt")
+    return Function("rhs", inputs, {"dydt": rate})
 
 
 def _calling(model):
@@ -243,67 +218,3 @@ def _calling(model):
 
 def _keyword_only(function):
     return any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())
-
-
-def _handles(structure, flat, name, frozen):
-    """The structure with a handle on a part of the flat input for each leaf."""
-    paths = {leaf.offset: path for path, leaf in structure.leaves}
-
-    def handle(leaf):
-        part = slice_(flat, starts=(leaf.offset,), steps=(1,), shape=(leaf.size,)) if leaf.size else flat
-        node = reshape(part, shape=leaf.shape)
-        path = paths.get(leaf.offset, "")
-        label = name + path.replace("['", ".").replace("']", "")
-        if node.name is None and label.strip("."):
-            node.name = label.strip(".")
-        handle = wrap(node)
-        handle._frozen = frozen
-        return handle
-
-    return structure.map(handle)
-
-
-def _flat_result(model, structure, result, dtype):
-    """What the model returned, checked against the structure of y, as one flat node."""
-    if result is None:
-        raise TraceError(
-            f"{model} returned None; dynamics must return dy/dt with the shape of y (is the return missing?)."
-        )
-    parts = []
-    _collect(model, structure.root, unwrap(result), "", parts, dtype)
-    flat = [reshape(p, shape=(p.size,)) for p in parts]
-    return concatenate(*flat, axis=0)
-
-
-def _collect(model, item, value, path, parts, dtype):
-    if isinstance(item, Leaf):
-        if isinstance(value, (str, bytes)) or (children_of(value) is not None and not isinstance(value, (list, tuple))):
-            raise ShapeError(
-                f"{model} returned{path} a {type(value).__name__}, but y{path} has shape {item.shape}; "
-                "dynamics must return dy/dt in the structure of y."
-            )
-        try:
-            node = coerce([array(value)], dtype)[0]
-        except (TypeError, ValueError) as error:
-            raise ShapeError(
-                f"{model} returned{path} no array: {error}; dynamics must return dy/dt with the shape of y."
-            ) from None
-        node = OPS["to_float"](node) if node.dtype == "bool" else node
-        if node.shape != item.shape:
-            where = f" for y{path}" if path else ""
-            raise ShapeError(
-                f"{model} returned shape {node.shape}{where}, but y{path} has shape {item.shape}; "
-                "dynamics must return dy/dt with the shape of y."
-            )
-        parts.append(node)
-        return
-    found = children_of(value)
-    if found is None or set(found[1]) != set(item.keys):
-        what = f"a {type(value).__name__}" if found is None else f"a {found[0]} of ({', '.join(map(str, found[1]))})"
-        raise ShapeError(
-            f"{model} returned {what}, but y{path} is {describe(item)}; dynamics must return dy/dt in "
-            "the structure of y."
-        )
-    by_key = dict(zip(found[1], found[2], strict=True))
-    for key, child in zip(item.keys, item.children, strict=True):
-        _collect(model, child, by_key[key], path + step_text(item.kind, key), parts, dtype)

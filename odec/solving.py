@@ -6,27 +6,27 @@ import inspect
 import math
 import reprlib
 import time
+from contextlib import nullcontext
 
 import numpy as np
 
 from odec.errors import ArgumentError, ShapeError, SolveError, Status, nearest
+from odec.event import event_kernels, event_list
 from odec.graph.structure import children_of, component_names, component_paths
-from odec.integrate.run import all_finite
+from odec.integrate.control import controller_named
+from odec.integrate.run import Problem, all_finite
 from odec.model import Model, dtype_name
+from odec.progress import progress_bar
 from odec.solution import Solution
-from odec.steppers.tableaus import TABLEAUS, tableau_named
+from odec.steppers.methods import method_named
 from odec.system import System
 
-LATER = {"dense_output": False, "events": (), "controller": None, "mass_matrix": None, "progress": False}
+LATER = {"mass_matrix": None}
 
 
-def methods():
-    """The known methods, as records with name, order, stages, family, source."""
-    return list(TABLEAUS.values())
-
-
-def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, t_eval=None, first_step=None,
-          min_step=0.0, max_step=math.inf, max_steps=1_000_000, dtype=None, throw=True, **later):  # fmt: skip
+def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, t_eval=None, dense_output=False,
+          events=(), first_step=None, min_step=0.0, max_step=math.inf, max_steps=1_000_000, controller=None, tstops=(),
+          dtype=None, progress=False, throw=True, **later):  # fmt: skip
     """Solve dy/dt = f(t, y, *params) from t_span[0] to t_span[1], which may lie before it.
 
     Parameters
@@ -35,12 +35,18 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     t_span : (t0, t1), in the model's unit of time
     y0 : the state at t0, an array or a structure
     params : tuple in signature order, or dict by name
-    method : name of a method, or a ButcherTableau; "auto" is tsit5
+    method : name of a method, or a record such as a ButcherTableau; "auto" is tsit5
     rtol, atol : positive numbers, or shaped like y: a step is accepted where the root mean square of
         error / (atol + rtol max(|y|, |y1|)) is at most 1
     t_eval : sorted times within t_span to keep; None keeps every accepted step, [] the end only
-    first_step, min_step, max_step : positive, in the unit of time; max_steps bounds all tried steps
+    dense_output : keep the steps' polynomials, so that the solution can be called as sol(t)
+    events : one or several odec.Event, or functions fn(t, y, *params)
+    first_step, min_step, max_step : positive, in the unit of time; a method of fixed steps needs first_step, its
+        step size; max_steps bounds all tried steps
+    controller : name of a step-size controller ("PI", "I", "PID", "H211b", ...) or a Controller; None is "PI"
+    tstops : times within t_span at which f is discontinuous: steps end there, and start anew
     dtype : float64 or float32; None follows y0
+    progress : show a progress bar (needs tqdm)
     throw : raise SolveError when the end is not reached, else return what was reached
 
     Returns
@@ -55,36 +61,50 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     _refuse_later(later)
     began = time.perf_counter()
     system, y, p = _bound(model, y0, params, dtype)
-    name = system.name
-    t0, t1 = _span(name, t_span)
-    tableau = tableau_named(method)
-    y_row = system.y_structure
-    rtol = _tolerance(name, "rtol", rtol, y_row, system.dtype)
-    atol = _tolerance(name, "atol", atol, y_row, system.dtype)
+    name, record = system.name, method_named(method)
+    problem = Problem(
+        _span(name, t_span), y, p, _tolerance(name, "rtol", rtol, system.y_structure, system.dtype),
+        _tolerance(name, "atol", atol, system.y_structure, system.dtype), dense=bool(dense_output),
+        controller=controller_named(controller), max_steps=_count(name, max_steps),
+    )  # fmt: skip
     for what, flat in (("y0", y), ("params", p)):
         if not all_finite(flat):
             raise ArgumentError(f"{name}: {_first_bad(system, what, flat)}; finite numbers are needed.")
-    t_eval = _times(name, t_eval, t0, t1)
-    first = 0.0 if first_step is None else _positive(name, "first_step", first_step)
-    limits = (_positive(name, "min_step", min_step, zero=True), _positive(name, "max_step", max_step, infinite=True))
-    if limits[0] > limits[1]:
-        raise ArgumentError(f"{name}: min_step is {limits[0]}, above max_step, which is {limits[1]}; lower min_step.")
-    max_steps = _count(name, max_steps)
-    solver = system.solver(tableau)
+    problem.first_step, problem.min_step, problem.max_step = _limits(name, record, first_step, min_step, max_step)
+    t0, t1 = problem.span
+    problem.t_eval, problem.tstops = _times(name, t_eval, t0, t1), _stops(name, tstops, t0, t1)
+    watched = event_list(events)
+    solver = system.solver(record)
+    if watched:
+        problem.events = event_kernels(system, watched)
+    if problem.interpolates:
+        _ = solver.dense  # compiled here, not in the time of the solve
     compiled = time.perf_counter()
-    out = solver.run((t0, t1), y, p, rtol, atol, t_eval, first, limits, max_steps)
+    with progress_bar(name, t0, t1) if progress else nullcontext() as problem.pause:
+        out = solver.run(problem)
     ended = time.perf_counter()
     stats = {
         "steps": out.steps, "rejected": out.rejected, "nfev": out.nfev, "njev": 0, "nlu": 0,
         "compile_seconds": compiled - began, "solve_seconds": ended - compiled,
     }  # fmt: skip
+    structure = system.y_structure
+    t_events, y_events = _happened(out, structure, len(watched))
     solution = Solution(
-        out.ts, y_row.unflatten(out.ys, (len(out.ts),)), y_row.unflatten(out.y), out.status,
-        _message(system, out, rtol, atol, limits[0]), stats, name, system.state, out.ys, y_row,
+        out.ts, structure.unflatten(out.ys, (len(out.ts),)), structure.unflatten(out.y), out.status,
+        _message(system, out, problem.rtol, problem.atol, problem.min_step), stats, name, system.state, out.ys,
+        structure, t_events, y_events, out.dense,
     )  # fmt: skip
     if throw and not solution.success:
         raise SolveError(solution.message, solution)
     return solution
+
+
+def _happened(out, structure, n_events):
+    """(times, states) of each event, or (None, None) without events."""
+    if not n_events:
+        return None, None
+    which = [np.flatnonzero(out.fired_e == e) for e in range(n_events)]
+    return [out.fired_t[w] for w in which], [structure.unflatten(out.fired_y[w], (len(w),)) for w in which]
 
 
 _KEYWORDS = tuple(inspect.signature(solve).parameters)
@@ -173,27 +193,36 @@ def _tolerance(name, what, value, structure, dtype):
     return flat
 
 
-def _times(name, t_eval, t0, t1):
-    """Output times as a contiguous vector, or None for every step."""
-    if t_eval is None:
-        return None
+def _listed(name, what, given):
+    """Times as a contiguous vector."""
     try:
-        times = np.array(t_eval)
+        times = np.array(given)
         times = times.astype(float) if times.dtype.kind in "iuf" or times.size == 0 else None
     except (TypeError, ValueError):
         times = None
     if times is None:
-        raise ArgumentError(f"{name}: t_eval is {reprlib.repr(t_eval)}; a list of times within t_span is needed.")
+        raise ArgumentError(f"{name}: {what} is {reprlib.repr(given)}; a list of times within t_span is needed.")
     if times.ndim != 1:
-        raise ArgumentError(f"{name}: t_eval has shape {times.shape}; a one-dimensional list of times is needed.")
-    if times.size == 0:
-        return times
-    low, high = min(t0, t1), max(t0, t1)
-    outside = ~((times >= low) & (times <= high))
+        raise ArgumentError(f"{name}: {what} has shape {times.shape}; a one-dimensional list of times is needed.")
+    return times
+
+
+def _check_inside(name, what, times, t0, t1):
+    outside = ~((times >= min(t0, t1)) & (times <= max(t0, t1)))
     if outside.any():
         raise ArgumentError(
-            f"{name}: t_eval has {times[outside][0]}, outside the time span ({t0}, {t1}); leave it out or widen t_span."
+            f"{name}: {what} has {times[outside][0]}, outside the time span ({t0}, {t1}); leave it out or widen t_span."
         )
+
+
+def _times(name, t_eval, t0, t1):
+    """Output times as a contiguous vector, or None for every step."""
+    if t_eval is None:
+        return None
+    times = _listed(name, "t_eval", t_eval)
+    if times.size == 0:
+        return times
+    _check_inside(name, "t_eval", times, t0, t1)
     steps = np.diff(times) * (1 if t1 > t0 else -1)
     if (steps < 0).any():
         order = "rising" if t1 > t0 else "falling"
@@ -212,6 +241,37 @@ def _positive(name, what, value, zero=False, infinite=False):
     return value
 
 
+def _limits(name, record, first_step, min_step, max_step):
+    """The step sizes of a Problem, checked."""
+    if first_step is None and not record.adaptive:
+        raise ArgumentError(
+            f"{name}: {record.name} takes fixed steps and has no error estimate; give their size, as first_step=0.01."
+        )
+    first = 0.0 if first_step is None else _positive(name, "first_step", first_step)
+    least = _positive(name, "min_step", min_step, zero=True)
+    most = _positive(name, "max_step", max_step, infinite=True)
+    if least > most:
+        raise ArgumentError(f"{name}: min_step is {least}, above max_step, which is {most}; lower min_step.")
+    return first, least, most
+
+
+def _stops(name, tstops, t0, t1):
+    """The stops strictly within the span, in its direction, none within rounding of another."""
+    if isinstance(tstops, tuple) and not tstops:
+        return ()
+    times = np.unique(_listed(name, "tstops", np.ravel(np.asarray(tstops))))
+    _check_inside(name, "tstops", times, t0, t1)
+    stops, before = [], t0
+    for t in times if t1 > t0 else times[::-1]:
+        if min(abs(t - before), abs(t1 - t)) > CLOSE_STOPS * np.spacing(abs(t)):
+            stops.append(float(t))
+            before = t
+    return tuple(stops)
+
+
+CLOSE_STOPS = 16  # spacings of t within which two stops are one
+
+
 def _count(name, value):
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ArgumentError(f"{name}: max_steps is {value!r}; a positive integer is needed.")
@@ -227,7 +287,7 @@ def _first_bad(system, what, flat):
 
 def _message(system, out, rtol, atol, min_step):
     """One sentence for how a solve ended, and what to try."""
-    if out.status is Status.SUCCESS:
+    if out.status in (Status.SUCCESS, Status.TERMINATED):
         return out.status.sentence
     where = (
         f"{system.name}: {out.status.sentence} at t = {out.t:.6g} after {out.steps:,} steps ({out.rejected:,} rejected)"

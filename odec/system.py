@@ -16,8 +16,8 @@ from odec.errors import ArgumentError, nearest
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.run import Solver
-from odec.steppers.runge_kutta import runge_kutta_step
-from odec.steppers.tableaus import ButcherTableau, tableau_named
+from odec.steppers.methods import method_named
+from odec.steppers.step import dense_function, step_function
 from odec.transforms.jacobian import divergence, jacobian_values
 from odec.transforms.jvp import jvp
 from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
@@ -211,14 +211,15 @@ class System:
 
     # ---- kernels
 
-    def solver(self, method: str | ButcherTableau = "tsit5") -> Solver:
+    def solver(self, method="auto") -> Solver:
         """What runs the loop of a method for this system, compiled."""
         found = self._solvers.get(method)
         if found is None:
-            tableau = tableau_named(method)
-            rhs, step = self.compiled("rhs"), self.compiled("step", method=tableau)
-            work, sizes = max(rhs.work_size, step.work_size), (self.y_structure.size, self.p_structure.size)
-            found = self._solvers[method] = Solver(rhs, step, tableau, sizes, self.dtype, work)
+            record = method_named(method)
+            rhs, step = self.compiled("rhs"), self.compiled("step", method=record)
+            sizes = self.y_structure.size, self.p_structure.size
+            make_dense = lambda: self.compiled("dense", method=record)
+            found = self._solvers[method] = Solver(rhs, step, make_dense, record, sizes, self.dtype)
         return found
 
     def compiled(self, kernel, layout="auto", **how) -> CompiledKernel:
@@ -227,9 +228,20 @@ class System:
         found = self._programs.get(key)
         if found is None:
             self._check_kernel(kernel, layout)
-            stamp = f"{self.graph.digest} {key!r}"
+            stamp = f"{self.graph.digest} {_stamped(key)}"
             found = self._programs[key] = program(stamp, lambda: self._kernels(kernel, layout, how))
         return found.kernels[kernel]
+
+    def compiled_functions(self, functions):
+        """Functions of (t, y, p) beside the model's own, by name, compiled together: {name: CompiledKernel}."""
+        calls = any(node.op.name == "call" for f in functions.values() for node in f.nodes)
+
+        def kernels():
+            own = [lower(self.graph, "rhs", "auto")] if calls else []
+            return own + [lower(f, name, "auto") for name, f in functions.items()]
+
+        stamp = f"{self.graph.digest} {[(name, f.digest) for name, f in functions.items()]}"
+        return program(stamp, kernels).kernels
 
     def _check_kernel(self, kernel, layout):
         if not isinstance(kernel, str) or kernel not in KERNELS:
@@ -246,7 +258,7 @@ class System:
         self._check_kernel(kernel, layout)
         function = self._derived(kernel, how)
         kernels = [lower(function, kernel, layout)]
-        return kernels if kernel != "step" else [lower(self.graph, "rhs", layout), *kernels]
+        return kernels if kernel not in CALLING else [lower(self.graph, "rhs", layout), *kernels]
 
     def derivative(self, kernel, **how) -> Function:
         """The graph of a kernel: what `compile` and `source` start from."""
@@ -281,7 +293,7 @@ class System:
     def flat_parameters(self, params):
         """The parameters as one flat vector (m,): a tuple in signature order, or a dict by name."""
         root = self.parameters
-        params = self._by_name(params, "params")
+        params = self.by_name(params, "params")
         missing = [name for name in root.keys if name not in params]
         if missing:
             raise ArgumentError(
@@ -289,7 +301,7 @@ class System:
             )
         return self.p_structure.flatten(params, f"{self.name}: params", self.dtype)
 
-    def _by_name(self, params, what):
+    def by_name(self, params, what):
         """Parameters (or their tangents) by name, from a tuple in signature order or a dict."""
         names = self.parameters.keys
         listed = ", ".join(map(str, names)) or "none"
@@ -312,7 +324,7 @@ class System:
     def _parameter_tangent(self, dparams):
         root = self.parameters
         flat = np.zeros(self.p_structure.size, self.dtype)
-        given = self._by_name(dparams, "dparams")
+        given = self.by_name(dparams, "dparams")
         for key, child in zip(root.keys, root.children, strict=True):
             if given.get(key) is not None:
                 Structure(child, self.p_structure.size).flatten(given[key], f"{self.name}: tangent of {key}", out=flat)
@@ -354,11 +366,16 @@ class System:
         return jacobian_values(self.graph, name, (rows, columns + offset))
 
 
+CALLING = ("step", "dense")  # kernels that call the right-hand side of a large model
 _DERIVED = ("_programs", "_patterns", "_solvers")  # found again when needed, never pickled
 
 
-def _step_function(system, method="tsit5"):
-    return runge_kutta_step(system.graph, tableau_named(method)).function
+def _step_function(system, method="auto"):
+    return step_function(system.graph, method_named(method))
+
+
+def _dense_function(system, method="auto"):
+    return dense_function(system.graph, method_named(method))
 
 
 def _jvp_function(system, wrt=("t", "y", "p")):
@@ -385,7 +402,13 @@ KERNELS = {
     "taylor": _taylor_function,
     "divergence": lambda system: divergence(system.graph),
     "step": _step_function,
+    "dense": _dense_function,
 }
+
+
+def _stamped(key):
+    """The text of a kernel's key; a method's is the hash of its coefficients."""
+    return repr([(e[0], e[1].digest) if isinstance(e, tuple) and hasattr(e[1], "digest") else e for e in key])
 
 
 def _leaves(item):

@@ -20,7 +20,7 @@ FLOORS = (
     ("ops", "special", "transforms"),
     ("steppers", "codegen"),
     ("integrate",),
-    ("system", "model", "solution", "solving", "testing"),
+    ("system", "tracing", "model", "event", "solution", "progress", "failure", "solving", "testing"),
     ("interop",),
     ("cli", "__main__"),
 )

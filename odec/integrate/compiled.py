@@ -6,9 +6,16 @@ import functools
 import threading
 
 from odec.codegen.numba_bridge import loop_function
-from odec.integrate import control, loop
+from odec.integrate import control, events, interpolate, loop, start
 
 _one_at_a_time = threading.Lock()
+PARTS = (
+    control.log2_rough, control.exp2_rough, control.accepted_log, control.rejected_factor,
+    interpolate.state_at, interpolate.copy, interpolate.state_between,
+    interpolate.keep_row, interpolate.keep_segment, events.sign, events._values, events._root, events._record,
+    events.find_events, events.reset_state, events.set_sides, start._scaled_norm, start.slope_at, start.start,
+    loop._come_home,
+)  # fmt: skip
 
 
 def compiled_loop(dtype):
@@ -19,14 +26,11 @@ def compiled_loop(dtype):
 
 @functools.cache
 def _compiled_loop(dtype):
-    state, real = f"{dtype}*", "float64*"
+    state, real, whole = f"{dtype}*", "float64*", "int64*"
     parameters = (
-        *["int"] * 5,  # step, rhs, n, stages, order
-        *[state] * 9,  # y, y_next, k, k_next, f0, p, rtol, atol, work
-        real, real, "int", real, real, state, real, "int64*",  # t_eval, dense, degree, weights, ts, ys, real, count
+        *["int"] * 5, whole,  # step, rhs, dense, events, rates; resets
+        *[state] * 12, whole, real,  # y, y_next, f0, f1, k, q, p, rtol, atol, work, g, trial; watch, roots
+        real, real, real, state, real, state,  # t_eval, stops, ts, ys, marks, segments
+        real, whole, state, real, whole,  # fired_t, fired_e, fired_y; real, count
     )  # fmt: skip
-    helpers = (
-        control.log2_rough, control.exp2_rough, control.accepted_factor,
-        control.rejected_factor, loop._come_home, loop._save_start, loop._interpolate, loop._scaled_norm, loop._start,
-    )  # fmt: skip
-    return loop_function("integrate", loop.integrate, parameters, helpers)
+    return loop_function("integrate", loop.integrate, parameters, PARTS)

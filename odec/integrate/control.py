@@ -1,4 +1,4 @@
-"""The step size from the error: a PI controller in logarithms to base 2.
+"""The step size from the error: digital filters in logarithms to base 2.
 
 The factor needs two digits, so a straight line through the exponent's bits stands for the logarithm and
 a parabola for the power: the libraries' would cost a tenth of a small model's step, all of it waiting.
@@ -6,16 +6,133 @@ a parabola for the power: the libraries' would cost a tenth of a small model's s
 
 from __future__ import annotations
 
-from odec.codegen.machine import bits, from_bits
+import math
+from dataclasses import dataclass
 
-LOG2_SAFETY = -0.15200309344504997  # log2(0.9)
-SHRINK = 0.2  # the least factor of one step
-GROW = 10.0  # the largest
+from odec.codegen.machine import bits, from_bits
+from odec.errors import ArgumentError, nearest
+from odec.integrate import slots as at
+
 LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
 ONE_BITS = 4607182418800017408 - 193654783976931  # bits of 1.0, less 0.043 * 2^52 to centre the line
 UNIT = 2.220446049250313e-16  # 2^-52
 ROUNDER = 6755399441055744.0  # 1.5 * 2^52: a sum with it holds the nearest integer in its low bits
 ROUNDER_BITS = 4843621399236968448
+
+
+@dataclass(frozen=True)
+class Controller:
+    """How the error of the steps decides the next step size.
+
+    h_{n+1} / h_n = e_n^(-beta1/k) e_{n-1}^(-beta2/k) e_{n-2}^(-beta3/k) r_n^(-alpha2) r_{n-1}^(-alpha3),
+    r_n = h_n / h_{n-1},
+    with e the error norm in units of safety^k times the tolerance, and k the power of h with which it falls.
+
+    safety : where the step settles, in units of the largest that the tolerance accepts
+    least, most : limits of h_{n+1} / h_n; also 'least' after a rejected step, whose size follows from its error alone
+    Rejected steps, and steps cut by max_step, tstops or the end, leave the history as it was.
+
+    Raises
+    ------
+    ArgumentError : a gain that is no number, limits that are not 0 < least < 1 < most, a safety outside (0, 1]
+
+    References: Söderlind, ACM Trans. Math. Softw. 29 (2003) 1; Söderlind and Wang, J. Comput. Appl. Math. 185
+    (2006) 225
+    """
+
+    name: str
+    beta1: float
+    beta2: float = 0.0
+    beta3: float = 0.0
+    alpha2: float = 0.0
+    alpha3: float = 0.0
+    safety: float = 0.9
+    least: float = 0.2
+    most: float = 10.0
+
+    def __post_init__(self):
+        for field in ("beta1", "beta2", "beta3", "alpha2", "alpha3", "safety", "least", "most"):
+            value = getattr(self, field)
+            if isinstance(value, (bool, str)) or not _is_finite(value):
+                raise ArgumentError(f"controller {self.name}: {field} is {value!r}; a finite number is needed.")
+        if self.beta1 <= 0:
+            raise ArgumentError(
+                f"controller {self.name}: beta1 is {self.beta1}; it must be positive, or steps grow with the error."
+            )
+        if not 0 < self.safety <= 1:
+            raise ArgumentError(f"controller {self.name}: safety is {self.safety}; a number in (0, 1] is needed.")
+        if not 1e-3 <= self.least < 1 < self.most <= 1e3:
+            raise ArgumentError(
+                f"controller {self.name}: least is {self.least} and most is {self.most}; "
+                "0.001 <= least < 1 < most <= 1000 is needed."
+            )
+
+    def gains(self, exponent):
+        """What the loop reads: the safety's part of log2 of the ratio, the five gains, log2 of the limits, 1/k and
+        the safety's part after a rejection."""
+        k = float(exponent)
+        logs = (math.log2(x) for x in (self.safety, self.least, self.most))
+        safety, least, most = logs
+        return (
+            (self.beta1 + self.beta2 + self.beta3) * safety, self.beta1 / k, self.beta2 / k, self.beta3 / k,
+            self.alpha2, self.alpha3, least, most, 1.0 / k, safety,
+        )  # fmt: skip
+
+
+def _is_finite(value):
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
+
+
+# Gains by name [soderlind2003, table 1; soderlind2006, table 1]. "PI" is the one of Hairer's DOPRI5, beta = 0.04 at
+# order 5 [hairer1996, IV.2], "I" the textbook's, "PID" of Kennedy and Carpenter, Appl. Numer. Math. 35 (2000) 177.
+CONTROLLERS = {
+    c.name: c
+    for c in (
+        Controller("PI", 0.85, -0.2, safety=0.85),
+        Controller("I", 1.0),
+        Controller("PID", 0.49, -0.34, 0.10),
+        Controller("PI3040", 0.7, -0.4),
+        Controller("PI3333", 2 / 3, -1 / 3),
+        Controller("PI4020", 0.6, -0.2),
+        Controller("H211PI", 1 / 6, 1 / 6),
+        Controller("H211b", 1 / 4, 1 / 4, alpha2=1 / 4),
+        Controller("H312PID", 1 / 18, 1 / 9, 1 / 18),
+        Controller("H312b", 1 / 8, 2 / 8, 1 / 8, alpha2=3 / 8, alpha3=1 / 8),
+        Controller("H321", 1 / 3, 1 / 18, -5 / 18, alpha2=-5 / 6, alpha3=-1 / 6),
+    )
+}
+
+
+def controller_named(name):
+    """The Controller of a name, or the record itself; None is PI."""
+    if isinstance(name, Controller):
+        return name
+    wanted = "PI" if name is None else name
+    if isinstance(wanted, str) and wanted in CONTROLLERS:
+        return CONTROLLERS[wanted]
+    raise ArgumentError(
+        f"controller {name!r} is not known{nearest(name, CONTROLLERS)} It is one of {', '.join(CONTROLLERS)}, or an "
+        "odec.Controller."
+    )
+
+
+def accepted_log(log_error, log1, log2, ratio1, ratio2, real):
+    """log2 of the next step over this one, after an accepted step.
+
+    log_error, log1, log2 : log2 of the error norm of this step and the two before; ratio1, ratio2 : log2 of the last
+    two ratios of step sizes; real : the gains, as `Controller.gains` gives them
+    """
+    past = real[at.SETPOINT] - real[at.BETA2] * log1 - real[at.BETA3] * log2
+    past -= real[at.ALPHA2] * ratio1 + real[at.ALPHA3] * ratio2
+    return min(real[at.MOST], max(real[at.LEAST], past - real[at.BETA1] * log_error))
+
+
+def rejected_factor(squared, real):
+    """The next try over this one, after a step whose error norm has this square above 1."""
+    return exp2_rough(max(real[at.LEAST], real[at.SAFETY] - 0.5 * real[at.INVERSE] * log2_rough(squared)))
 
 
 def log2_rough(x):
@@ -28,19 +145,3 @@ def exp2_rough(x):
     rounded = x + ROUNDER
     z = x - (rounded - ROUNDER)
     return (1.0005137 + z * (0.70339652 + z * 0.23783042)) * from_bits((bits(rounded) - ROUNDER_BITS + 1023) << 52)
-
-
-def accepted_factor(squared, log_before, order):
-    """The next step over this one, after an accepted step [hairer1996, IV.2: beta = 0.04 for order 5].
-
-    squared : the square of the error norm; log_before : log2 of the norm one accepted step earlier
-    """
-    beta = 0.2 / order
-    log_error = 0.5 * log2_rough(squared)
-    factor = exp2_rough((beta * log_before + LOG2_SAFETY) - (1.0 / order - 0.75 * beta) * log_error)
-    return min(GROW, max(SHRINK, factor))
-
-
-def rejected_factor(squared, order):
-    """The next try over this one, after a rejected step."""
-    return max(SHRINK, exp2_rough(LOG2_SAFETY - 0.5 * log2_rough(squared) / order))

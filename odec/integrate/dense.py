@@ -11,10 +11,10 @@ from odec.errors import ArgumentError
 
 @dataclass(frozen=True)
 class DenseOutput:
-    """One polynomial for each step: y(t) = rows[i, 0] + sum_m rows[i, m] theta^m, theta = (t - starts[i]) / sizes[i].
+    """One polynomial for each step, as steppers/step.py defines it, in theta = (t - starts[i]) / sizes[i].
 
     starts, sizes (k,) : where each step starts and its size before any cut, both in the unit of time
-    rows (k, 1 + degree, n) : the state at the start, then the coefficients
+    rows (k, 1 + degree, n) : the state at the start, then the coefficients q
     end : (time, state (n,)) where the last step ends
     jumps : (j,) times at which a reset changed the state; there the state before it is given
     """
@@ -54,10 +54,10 @@ class DenseOutput:
         step = np.where(at_jump, before, step)
         theta = ((times - self.starts[step]) / self.sizes[step]).astype(self.rows.dtype)[:, None]
         rows = self.rows[step]
-        change = rows[:, -1]
-        for m in range(rows.shape[1] - 2, 0, -1):
-            change = change * theta + rows[:, m]
-        return rows[:, 0] + theta * change
+        inner = np.zeros_like(rows[:, 0])
+        for m in range(rows.shape[1] - 1, 1, -1):
+            inner = inner * (2 * theta - 1) + rows[:, m]
+        return rows[:, 0] + theta * (rows[:, 1] + (1 - theta) * inner)
 
 
 CHUNK = 4_096  # times at once, which bounds what the gathered rows take

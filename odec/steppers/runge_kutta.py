@@ -1,20 +1,20 @@
-"""One step of an explicit Runge-Kutta method, as a graph."""
+"""Explicit Runge-Kutta methods: a step and its dense output as graphs."""
 
 from __future__ import annotations
 
 from odec.graph.function import Function
-from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
 from odec.ops.call import call
 from odec.ops.families import broadcast_to, total
-from odec.ops.structure import concatenate, reshape
-from odec.steppers.step import Step
+from odec.ops.structure import reshape, slice_
+from odec.steppers.hermite import hermite, stacked
 from odec.transforms.scalar import operation_count
 
-INLINE = 4_000  # scalar operations of all stages together up to which the right-hand side is inlined
+INLINE = 100  # scalar operations of the right-hand side up to which it is inlined: beyond, a call costs less than
+INLINE_ALL = 4_000  # the registers that are spilled; and of all stages together, for the sake of compile time
 
 
-def runge_kutta_step(f, tableau):
+def runge_kutta_step(f, tableau, t, h, y, p, f0, rtol, atol):
     """One explicit Runge-Kutta step: k_i = f(t + c_i h, y + h sum_j a_ij k_j), y1 = y + h sum_i b_i k_i.
 
     The stage state is summed as (y + h sum_{j<i-1} a_ij k_j) + (h a_i,i-1) k_{i-1}, so that only one
@@ -24,49 +24,77 @@ def runge_kutta_step(f, tableau):
     ----------
     f : Function (t: (), y: (n,), p: (m,)) -> (n,)
     tableau : ButcherTableau
-
-    Returns
-    -------
-    Step
+    t, h, y, p, f0, rtol, atol : input nodes, as in step.py
 
     References: [hairer1993] II.1, II.4
     """
-    dtype, n = f.inputs["y"].dtype, f.inputs["y"].size
-    shape = (n,)
-    inputs = {
-        "t": input_node("t", (), "float64"), "h": input_node("h", (), "float64"), "y": input_node("y", shape, dtype),
-        "p": input_node("p", f.inputs["p"].shape, dtype), "f0": input_node("f0", shape, dtype),
-        "rtol": input_node("rtol", shape, dtype), "atol": input_node("atol", shape, dtype),
-    }  # fmt: skip
-    t, h, y, p, f0, rtol, atol = inputs.values()
-    with line_is(None):
-        size = h if dtype == "float64" else OPS["cast"](h, dtype=dtype)
-        rhs = _evaluation(f, tableau.stages)
-        k = [f0]
-        for i in range(1, tableau.stages):
-            stage = _combined(y, size, tableau.a[i], k)
-            time = t + float(tableau.c[i]) * h
-            k.append(_named(rhs(time, stage, p), f"k{i + 1}"))
-        y1 = stage if tableau.fsal else _combined(y, size, tableau.b, k)
-        if not tableau.fsal:
-            k.append(rhs(t + h, y1, p))
-        error = _scaled_square(size, tableau.b_error, k, y, y1, rtol, atol)
-        stages = concatenate(*(reshape(x, shape=(1, n)) for x in k[1:]), axis=0)
-        outputs = {"y1": _named(y1, "y1"), "k": stages, "error": error}
-    return Step(Function("step", inputs, outputs), tableau)
+    inputs = dict(t=t, h=h, y=y, p=p, f0=f0, rtol=rtol, atol=atol)
+    size = in_dtype(h, y)
+    rhs = evaluation(f, tableau.evaluations)
+    k = [f0]
+    for i in range(1, tableau.stages):
+        stage = _combined(y, size, tableau.a[i], k)
+        k.append(named(rhs(t + float(tableau.c[i]) * h, stage, p), f"k{i + 1}"))
+    y1 = named(stage if tableau.fsal else _combined(y, size, tableau.b, k), "y1")
+    f1 = k[-1] if tableau.fsal else named(rhs(t + h, y1, p), "f1")
+    error = _error(tableau, size, k, f1, y, y1, rtol, atol)
+    outputs = {"y1": y1, "f1": f1, "k": stacked([k[i] for i in tableau.kept], y), "error": error}
+    return Function("step", inputs, outputs)
 
 
-def _evaluation(f, stages):
-    """f as a function of nodes: inlined when small, a call of its kernel when large."""
-    if operation_count(f) * stages > INLINE:
+def runge_kutta_dense(f, tableau, t, h, y, p, f0, y1, f1, k):
+    """The dense output of a step: q_m = h sum_i s_im k_i, extra stages evaluated here; else the cubic.
+
+    References: [hairer1993] II.6
+    """
+    inputs = dict(t=t, h=h, y=y, p=p, f0=f0, y1=y1, f1=f1, k=k)
+    size = in_dtype(h, y)
+    if tableau.dense is None:
+        return Function("dense", inputs, {"q": hermite(size, y, f0, y1, f1)})
+    slopes = [f0, *(None for _ in range(1, tableau.stages))]
+    for row, i in enumerate(tableau.kept):
+        slopes[i] = reshape(slice_(k, starts=(row, 0), steps=(1, 1), shape=(1, y.size)), shape=y.shape)
+    if tableau.fsal:
+        slopes[-1] = f1
+    else:
+        slopes.append(f1)
+    rhs = evaluation(f, len(tableau.extra_a))
+    for i, (c, row) in enumerate(zip(tableau.extra_c, tableau.extra_a)):
+        stage = _combined(y, size, row, slopes)
+        slopes.append(named(rhs(t + float(c) * h, stage, p), f"extra{i + 1}"))
+    scale = broadcast_to(size, y.shape)
+    inner = [scale * _weighted(column, slopes) for column in zip(*tableau.centred)]
+    return Function("dense", inputs, {"q": stacked([y1 - y, *inner], y)})
+
+
+def evaluation(f, times):
+    """f as a function of nodes that is used so many times: inlined when small, a call of its kernel when large."""
+    operations = operation_count(f)
+    if operations > INLINE or operations * times > INLINE_ALL:
         return lambda *args: call(f, *args)
     return lambda *args: next(iter(f(*args).values()))
 
 
-def _named(node, name):
+def in_dtype(h, y):
+    """The step size in the dtype of the state."""
+    return h if y.dtype == "float64" else OPS["cast"](h, dtype=y.dtype)
+
+
+def named(node, name):
+    """The node, named for readers of the generated code unless it has a name."""
     if node.name is None:
         node.name = name
     return node
+
+
+def zero_if_finite(x):
+    """A float64 number that is 0, or nan where an element of x is not finite."""
+    zero = OPS["sum"](x * 0.0, axes=(0,))
+    return zero if zero.dtype == "float64" else OPS["cast"](zero, dtype="float64")
+
+
+def _weighted(coefficients, k):
+    return total(float(a) * x for a, x in zip(coefficients, k) if a != 0)
 
 
 def _combined(y, h, coefficients, k):
@@ -79,12 +107,29 @@ def _combined(y, h, coefficients, k):
     return start + broadcast_to(last * h, y.shape) * newest
 
 
-def _scaled_square(h, coefficients, k, y, y1, rtol, atol):
-    """mean_i (h sum_j e_j k_j / (atol + rtol max(|y|, |y1|)))² [hairer1993, II.4 (4.11)], as float64."""
+def _error(tableau, h, k, f1, y, y1, rtol, atol):
+    """The error² of step.py; a slope at the new point that no estimate sees is watched for nan."""
+    if not tableau.adaptive:
+        return zero_if_finite(f1)
+    squared = _scaled_square(tableau, h, k, y, y1, rtol, atol)
+    return squared if tableau.fsal else squared + zero_if_finite(f1)
+
+
+def _scaled_square(tableau, h, k, y, y1, rtol, atol):
+    """mean_i (h e_i / (atol + rtol max(|y|, |y1|)))² [hairer1993, II.4 (4.11)], float64; with a second estimate
+    that times |e|² / (|e|² + 0.01 |e2|²) [hairer1993, II.10 (10.17)]."""
     size = OPS["abs"]
     before, after = size(y), size(y1)
     scale = atol + rtol * OPS["where"](OPS["gt"](before, after), before, after)
-    error = broadcast_to(h, y.shape) * total(float(e) * x for e, x in zip(coefficients, k) if e != 0)
-    ratio = error / scale
-    mean = OPS["sum"](ratio * ratio, axes=(0,)) * (1.0 / y.size)
-    return mean if mean.dtype == "float64" else OPS["cast"](mean, dtype="float64")
+    step = broadcast_to(h, y.shape)
+
+    def square(coefficients):
+        ratio = step * _weighted(coefficients, k) / scale
+        sum_ = OPS["sum"](ratio * ratio, axes=(0,))
+        return sum_ if sum_.dtype == "float64" else OPS["cast"](sum_, dtype="float64")
+
+    squared = square(tableau.b_error)
+    if tableau.b_error_second is not None:
+        both = squared + 0.01 * square(tableau.b_error_second)
+        squared = squared * (squared / OPS["where"](OPS["eq"](both, 0.0), 1.0, both))
+    return squared * (1.0 / y.size)

@@ -1,23 +1,47 @@
-"""What the loop may assume of a step, whatever the method."""
+"""One step of a method, and its dense output, as graphs: what the loop may assume of every method.
+
+step  : (t, h, y, p, f0, rtol, atol) -> y1, f1, k, error
+    y1 (n,)      the new state
+    f1 (n,)      f at the new state, the next step's f0
+    k (kept, n)  stages that the dense output needs beside f0 and f1
+    error ()     mean over i of (error_i / (atol_i + rtol_i max(|y_i|, |y1_i|)))², float64, accepted up to 1;
+                 0 for methods of fixed steps; not finite where a stage is not
+dense : (t, h, y, p, f0, y1, f1, k) -> q (degree, n), for theta from 0 to 1
+    y(t + theta h) = y + theta (q_0 + (1 - theta) sum_m q_m (2 theta - 1)^(m - 1)), m from 1; q_0 = y1 - y
+
+t, h are float64 numbers; f0 and f1 have no elements for a method that carries no slope from step to step,
+rtol and atol none for a method of fixed steps.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from odec.graph.function import Function
+from odec.graph.node import input_node, line_is
+from odec.steppers.runge_kutta import runge_kutta_dense, runge_kutta_step
 from odec.steppers.tableaus import ButcherTableau
 
+STEPS = {ButcherTableau: runge_kutta_step}
+DENSE = {ButcherTableau: runge_kutta_dense}
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a one-step method as a Function.
 
-    function : (t: (), h: (), y: (n,), p: (m,), f0: (n,), rtol: (n,), atol: (n,)) ->
-        y1 (n,)        the new state
-        k (s - 1, n)   stages 2 .. s; the last is f at the new point, the next step's f0
-        error ()       mean over i of (error_i / (atol_i + rtol_i max(|y_i|, |y1_i|)))², accepted up to 1
-    tableau : its orders and dense output
-    """
+def step_function(f, method):
+    """One step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), as a Function."""
+    inputs = _inputs(f, method, "t h y p f0 rtol atol")
+    with line_is(None):
+        return STEPS[type(method)](f, method, **inputs)
 
-    function: Function
-    tableau: ButcherTableau
+
+def dense_function(f, method):
+    """The polynomial of a step of the method that has just been taken, as a Function."""
+    inputs = _inputs(f, method, "t h y p f0 y1 f1 k")
+    with line_is(None):
+        return DENSE[type(method)](f, method, **inputs)
+
+
+def _inputs(f, method, names):
+    n, dtype = f.inputs["y"].size, f.inputs["y"].dtype
+    slope, tolerance = (n if method.carries_slope else 0,), (n if method.adaptive else 0,)
+    shapes = {
+        "t": (), "h": (), "y": (n,), "y1": (n,), "p": f.inputs["p"].shape, "f0": slope, "f1": slope,
+        "rtol": tolerance, "atol": tolerance, "k": (len(method.kept), n),
+    }  # fmt: skip
+    return {name: input_node(name, shapes[name], "float64" if name in "th" else dtype) for name in names.split()}

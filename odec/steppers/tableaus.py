@@ -1,53 +1,73 @@
-"""Runge-Kutta methods as tables of exact coefficients, each with its source."""
+"""Explicit Runge-Kutta methods as records of exact coefficients."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction as F
 
 import numpy as np
 
-from odec.errors import ArgumentError, nearest
+from odec.errors import ArgumentError
+from odec.steppers.rooted_trees import condition, density, elementary_weights, nodes_of
 
 ROUNDING = 1e-14  # what sums of coefficients that were given as doubles may be off by
+DEFECT = 1e-10  # what an order condition evaluated in doubles may be off by, relative to its terms
 
 
 @dataclass(frozen=True, eq=False)
 class ButcherTableau:
-    """An embedded explicit Runge-Kutta pair with dense output.
+    """An explicit Runge-Kutta method, with an error estimate if it is to control its step, and dense output.
 
     k_i = f(t + c_i h, y + h sum_j a_ij k_j),  y1 = y + h sum_i b_i k_i,  error = h sum_i b_error_i k_i,
     y(t + theta h) = y + h sum_i b_i(theta) k_i,  b_i(theta) = sum_m dense[i][m] theta^(m+1)
 
-    order : of y1; error_order : of the other solution of the pair
-    Coefficients may be given as fractions, text ('1/3'), or floats.
+    order : of y1
+    error_order : of the other solution of the pair, y1 - error; None, as b_error, for fixed steps
+    b_error_second : of a second estimate e2; the error is then |e|² / sqrt(|e|² + 0.01 |e2|²)
+        [hairer1993, II.10], and error_order the order at which that falls, less one
+    dense : a row for each stage, for the slope at the new point unless that is the last stage, and for each
+        extra stage; rows of zeros at the end may be left out. None: the cubic through both states and slopes
+    extra_c, extra_a : stages that only the dense output needs, over the same slopes as `dense`
+    ssp : the strong-stability-preserving coefficient, in forward Euler steps; None where there is none
+    Coefficients may be given as fractions, text ('1/3'), or floats; the rows of a may be those of a square.
 
     Raises
     ------
-    ArgumentError : lengths that do not fit, or sums that cannot be
+    ArgumentError : an implicit method, lengths that do not fit, sums or order conditions that do not hold
     """
 
     name: str
     order: int
-    error_order: int
     c: tuple[F, ...]
     a: tuple[tuple[F, ...], ...]
     b: tuple[F, ...]
-    b_error: tuple[F, ...]
-    dense: tuple[tuple[F, ...], ...]
-    dense_order: int
-    source: str
+    b_error: tuple[F, ...] | None = None
+    error_order: int | None = None
+    dense: tuple[tuple[F, ...], ...] | None = None
+    dense_order: int | None = None
+    source: str = ""
+    b_error_second: tuple[F, ...] | None = None
+    extra_c: tuple[F, ...] = ()
+    extra_a: tuple[tuple[F, ...], ...] = ()
+    ssp: float | None = None
     family: str = "explicit Runge-Kutta"
 
     def __post_init__(self):
-        for field in ("c", "b", "b_error"):
-            object.__setattr__(self, field, self._row(field, getattr(self, field)))
-        for field in ("a", "dense"):
-            rows = tuple(self._row(f"row {i} of {field}", row) for i, row in enumerate(getattr(self, field)))
-            object.__setattr__(self, field, rows)
-        self._check_sizes()
+        for field in ("c", "b", "b_error", "b_error_second", "extra_c"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, self._row(field, getattr(self, field)))
+        for field in ("a", "dense", "extra_a"):
+            if getattr(self, field) is not None:
+                rows = tuple(self._row(f"row {i} of {field}", row) for i, row in enumerate(getattr(self, field)))
+                object.__setattr__(self, field, rows)
+        self._check_stages()
+        self._fill_dense()
+        self._check_dense_sizes()
+        self._check_orders()
         self._check_sums()
+        self._check_conditions()
 
     def _row(self, what, entries):
         """Entries as exact fractions: a float is the binary fraction that it is, '1/3' is a third."""
@@ -62,149 +82,245 @@ class ButcherTableau:
     def _refuse(self, found):
         raise ArgumentError(f"tableau {self.name}: {found}.")
 
-    def _check_sizes(self):
+    # ---- sizes
+
+    def _check_stages(self):
         s = len(self.b)
         if s == 0:
             self._refuse("b is empty, so there are no stages; a method needs at least one")
-        for what in ("c", "a", "b_error", "dense"):
-            count = len(getattr(self, what))
-            if count != s:
-                self._refuse(f"{what} has {count} entries; it needs one for each of the {s} stages that b has")
+        for what in ("c", "a", "b_error", "b_error_second"):
+            entries = getattr(self, what)
+            if entries is not None and len(entries) != s:
+                self._refuse(f"{what} has {len(entries)} entries; it needs one for each of the {s} stages that b has")
+        object.__setattr__(self, "a", self._lower_triangle())
+
+    def _lower_triangle(self):
+        """a without the zeros on and above its diagonal, which a square has."""
+        s, rows = len(self.b), []
         for i, row in enumerate(self.a):
+            if len(row) == s:
+                later = [j for j in range(i, s) if row[j] != 0]
+                if later:
+                    self._refuse(
+                        f"a[{i}][{later[0]}] is {float(row[later[0]]):g}, so stage {i} needs itself or a later one: "
+                        "the method is implicit; an explicit one has zeros on and above the diagonal of a"
+                    )
+                row = row[:i]
             if len(row) != i:
                 self._refuse(
-                    f"row {i} of a has {len(row)} entries; an explicit method has {i}, one for each earlier stage"
+                    f"row {i} of a has {len(row)} entries; an explicit method has {i}, one for each earlier stage, or "
+                    f"{s} with zeros from the diagonal on"
                 )
+            rows.append(row)
+        return tuple(rows)
+
+    def _fill_dense(self):
+        """The order of the cubic where no dense output is given; rows of zeros where they were left out."""
+        if self.dense is None:
+            if self.dense_order is None:
+                object.__setattr__(self, "dense_order", min(3, self.order))
+            return
+        missing = self.slopes - len(self.dense)
+        if missing > 0 and self.dense:
+            zero = (F(0),) * len(self.dense[0])
+            object.__setattr__(self, "dense", (*self.dense, *(zero,) * missing))
+
+    def _check_dense_sizes(self):
+        if len(self.extra_c) != len(self.extra_a):
+            self._refuse(f"extra_c has {len(self.extra_c)} entries, extra_a {len(self.extra_a)}; they need as many")
+        first = self.slopes - len(self.extra_a)
+        for i, row in enumerate(self.extra_a):
+            if len(row) != first + i:
+                self._refuse(
+                    f"row {i} of extra_a has {len(row)} entries; it needs {first + i}, one for each earlier slope"
+                )
+        if self.dense is None:
+            if self.extra_a:
+                self._refuse("extra_a is given, but dense is not; give the rows that use the extra stages")
+            return
+        if len(self.dense) != self.slopes:
+            self._refuse(f"dense has {len(self.dense)} entries; it needs one for each of the {self.slopes} slopes")
         degree = len(self.dense[0])
         for i, row in enumerate(self.dense):
             if len(row) != degree or degree == 0:
                 self._refuse(
                     f"row {i} of dense has {len(row)} entries; each needs one for each power of theta, {degree or 1}"
                 )
+
+    def _check_orders(self):
+        if (self.b_error is None) != (self.error_order is None):
+            self._refuse("b_error and error_order go together; give both, or neither for fixed steps")
         for what, least in (("order", 1), ("error_order", 0), ("dense_order", 1)):
             value = getattr(self, what)
+            if value is None and what == "error_order":
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 self._refuse(f"{what} is {value!r}; an integer of at least {least} is needed")
 
+    # ---- sums and order conditions
+
     def _check_sums(self):
         self._check_sum("b", self.b, F(1), "")
-        self._check_sum("b_error", self.b_error, F(0), "")
+        for what in ("b_error", "b_error_second"):
+            if getattr(self, what) is not None:
+                self._check_sum(what, getattr(self, what), F(0), "")
         for i in range(self.stages):
             self._check_sum(f"row {i} of a", self.a[i], self.c[i], ", its c")
-            self._check_sum(f"row {i} of dense", self.dense[i], self.b[i], ", its b")
+        for i, row in enumerate(self.extra_a):
+            self._check_sum(f"row {i} of extra_a", row, self.extra_c[i], ", its c")
+        for i, row in enumerate(self.dense or ()):
+            wanted = self.b[i] if i < self.stages else F(0)
+            self._check_sum(f"row {i} of dense", row, wanted, ", its b" if i < self.stages else "")
 
     def _check_sum(self, what, row, wanted, which):
-        if abs(sum(row) - wanted) > ROUNDING:
+        size = max([1.0, *(abs(float(x)) for x in row)])
+        if abs(sum(row) - wanted) > ROUNDING * size:
             self._refuse(f"{what} sums to {float(sum(row))!r}; it must sum to {float(wanted):g}{which}")
+
+    def _check_conditions(self):
+        """The order conditions in doubles; the tests of odec's own tables repeat them exactly."""
+        most = max(self.order, self.dense_order or 0, self.error_order or 0)
+        weights = elementary_weights(self.matrix(float), most)
+        pairs = [("order", self.order, _floats(self.b))]
+        if self.b_error is not None and self.b_error_second is None:
+            pairs.append(("error_order", self.error_order or 0, _floats(self.b) - _floats(self.b_error)))
+        for what, order, row in pairs:
+            padded = np.zeros(self.slopes)
+            padded[: len(row)] = row
+            self._check_condition(what, order, weights, padded, lambda tree: 1.0 / density(tree))
+        for power, row in enumerate(np.array(self.dense, float).T if self.dense else (), 1):
+            self._check_condition(
+                f"dense_order (theta^{power})", self.dense_order, weights, row,
+                lambda tree, power=power: 1.0 / density(tree) if nodes_of(tree) == power else 0.0,
+            )  # fmt: skip
+
+    def _check_condition(self, what, claim, weights, row, wanted):
+        for tree, weight in weights.items():
+            if nodes_of(tree) > claim:
+                return
+            found = row @ weight
+            if abs(found - wanted(tree)) > DEFECT * max(1.0, np.abs(row) @ np.abs(weight)):
+                self._refuse(
+                    f"{what} is {claim}, but the condition {condition(tree)} of order {nodes_of(tree)} gives "
+                    f"{found:.6g} instead of {wanted(tree):.6g}"
+                )
+
+    def matrix(self, dtype):
+        """a as a square over all slopes, extra stages last: (slopes, slopes), floats or Fractions (object)."""
+        rows = [*self.a, *((self.b,) if not self.fsal else ()), *self.extra_a]
+        square = np.zeros((self.slopes, self.slopes), dtype)
+        for i, row in enumerate(rows):
+            square[i, : len(row)] = _floats(row) if dtype is float else row
+        return square
+
+    def __repr__(self):
+        orders = f"{self.order}({self.error_order})" if self.adaptive else str(self.order)
+        return f"<ButcherTableau {self.name}: order {orders}, {self.stages} stages>"
+
+    # ---- what steps ask
+
+    @functools.cached_property
+    def digest(self):
+        """A hash of the coefficients, equal in every process."""
+        return digest_of(
+            self.c, self.a, self.b, self.b_error, self.b_error_second, self.dense, self.extra_c, self.extra_a
+        )
 
     @property
     def stages(self):
         """How many stages a step has."""
         return len(self.b)
 
+    @property
+    def adaptive(self):
+        """Whether there is an error estimate to control the step with."""
+        return self.b_error is not None
+
+    @property
+    def error_exponent(self):
+        """The error of a step falls as h to this power; of the solution too for fixed steps."""
+        return self.order + 1 if self.error_order is None else min(self.order, self.error_order) + 1
+
+    @property
+    def evaluations(self):
+        """How often a step evaluates f, the slope at the new point included."""
+        return self.stages - self.fsal
+
+    @property
+    def dense_evaluations(self):
+        """How often the dense output of a step evaluates f."""
+        return len(self.extra_a)
+
+    @property
+    def degree(self):
+        """The degree of the dense output in theta."""
+        return len(self.dense[0]) if self.dense else 3
+
+    @property
+    def carries_slope(self):
+        """Whether a step takes the slope at its start from the step before."""
+        return True
+
     @functools.cached_property
     def fsal(self):
         """Whether the last stage is the first of the next step."""
         return self.a[-1] == self.b[:-1] and self.b[-1] == 0 and float(self.c[-1]) == 1.0
 
+    @property
+    def slopes(self):
+        """How many slopes the dense output may use: stages, the one at the new point, extra stages."""
+        return self.stages + (not self.fsal) + len(self.extra_a)
+
     @functools.cached_property
-    def dense_matrix(self):
-        """Coefficients of the dense output as floats, (stages of a step, degree); a slope at the end of
-        the step that no b uses has a row of zeros."""
-        rows = np.zeros((self.stages + (not self.fsal), len(self.dense[0])))
-        rows[: self.stages] = [[float(x) for x in row] for row in self.dense]
-        return rows
+    def centred(self):
+        """The dense output in a form whose numbers stay small: for each slope the coefficients s_im with
+        b_i(theta) = theta b_i + theta (1 - theta) sum_m s_im (2 theta - 1)^m, (slopes, degree - 1).
+
+        Powers of theta cancel: in that form the interpolants of high order lose up to six digits.
+        """
+        padded = (*self.b, *(F(0),) * (self.slopes - self.stages))
+        return tuple(_centred(row, b) for row, b in zip(self.dense or (), padded))
+
+    @functools.cached_property
+    def kept(self):
+        """The stages, counted from 0, that the dense output needs beside the slopes at both ends."""
+        inner = range(1, self.stages - self.fsal)
+        rows = self.dense or ()
+        return tuple(i for i in inner if rows and (any(rows[i]) or any(row[i] != 0 for row in self.extra_a)))
 
 
-def _exact(rows):
-    """Rows of fractions from text: '1/5 3.25e-2' means 1/5 and 325/10000 exactly."""
-    return tuple(tuple(F(x) for x in row.split()) for row in rows)
+def _centred(row, b):
+    """Coefficients in 2 theta - 1 of (p(theta) - b theta) / (theta (1 - theta)), p = sum_m row[m] theta^(m+1)."""
+    quotient, carried = [], F(0)
+    for coefficient in (row[0] - b, *row[1:-1]):  # division by 1 - theta, lowest power first
+        carried += coefficient
+        quotient.append(carried)
+    shifted = [F(0)] * len(quotient)  # theta = (u + 1) / 2, by Horner's rule
+    for coefficient in reversed(quotient):
+        shifted = [(x + y) / 2 for x, y in zip([F(0), *shifted[:-1]], shifted)]
+        shifted[0] += coefficient
+    return tuple(shifted)
 
 
-TABLEAUS: dict[str, ButcherTableau] = {}
+def digest_of(*coefficients):
+    """A hash of tuples of exact coefficients."""
+    return hashlib.sha256(repr(coefficients).encode()).hexdigest()
 
 
-def _add(**fields):
-    tableau = ButcherTableau(**fields)
-    TABLEAUS[tableau.name] = tableau
-    return tableau
+def _floats(row):
+    return np.array([float(x) for x in row])
 
 
-def tableau_named(name):
-    """The tableau of a method's name, or the tableau itself."""
-    if isinstance(name, ButcherTableau):
-        return name
-    known = TABLEAUS.get("tsit5" if name == "auto" else name) if isinstance(name, str) else None
-    if known is None:
-        raise ArgumentError(
-            f"method {name!r} is not known{nearest(name, TABLEAUS)} "
-            f"It is one of auto, {', '.join(TABLEAUS)}, or a ButcherTableau."
-        )
-    return known
+def exact_row(text):
+    """A row of fractions from text: '1/5 3.25e-2' means 1/5 and 325/10000 exactly."""
+    return tuple(F(x) for x in text.split())
 
 
-# ---- Dormand and Prince 1980 ------------------------------------------------------------------------------
+def exact_rows(*texts):
+    """Rows of fractions, each from text."""
+    return tuple(exact_row(text) for text in texts)
 
-_b = _exact(["35/384 0 500/1113 125/192 -2187/6784 11/84 0"])[0]
-DOPRI5 = _add(
-    name="dopri5", order=5, error_order=4,
-    c=_exact(["0 1/5 3/10 4/5 8/9 1 1"])[0],
-    a=_exact([
-        "", "1/5", "3/40 9/40", "44/45 -56/15 32/9", "19372/6561 -25360/2187 64448/6561 -212/729",
-        "9017/3168 -355/33 46732/5247 49/176 -5103/18656", "35/384 0 500/1113 125/192 -2187/6784 11/84",
-    ]),
-    b=_b,
-    b_error=_exact(["71/57600 0 -71/16695 71/1920 -17253/339200 22/525 -1/40"])[0],
-    dense=_exact([
-        "1 -8048581381/2820520608 8663915743/2820520608 -12715105075/11282082432",
-        "0 0 0 0",
-        "0 131558114200/32700410799 -68118460800/10900136933 87487479700/32700410799",
-        "0 -1754552775/470086768 14199869525/1410260304 -10690763975/1880347072",
-        "0 127303824393/49829197408 -318862633887/49829197408 701980252875/199316789632",
-        "0 -282668133/205662961 2019193451/616988883 -1453857185/822651844",
-        "0 40617522/29380423 -110615467/29380423 69997945/29380423",
-    ]),
-    dense_order=4,
-    source="Dormand and Prince, J. Comput. Appl. Math. 6 (1980) 19; dense output: Shampine, Math. Comp. 46 (1986) 135",
-)  # fmt: skip
 
-# ---- Tsitouras 2011 -----------------------------------------------------------------------------------------
-# The paper gives 16 digits; these are the 40 leading digits of the same method's refined coefficients as
-# the Julia differential equations suite tabulates them, and the order conditions hold to 1e-36. c follows
-# from the row sums. The interpolant is known to 16 digits only.
-
-_a = _exact([
-    "",
-    "0.161",
-    "-0.008480655492356988544426874250230774675121177 0.335480655492356988544426874250230774675121177",
-    "2.897153057105493432130432594192938764924887288 -6.359448489975074843148159912383825625952700647 "
-    "4.362295432869581411017727318190886861027813360",
-    "5.325864828439256604428877920840511317836476253 -11.748883564062827877747170339785772961887441783 "
-    "7.495539342889836208304604784564358155658679162 -0.092495066361755249256502079332071916113499834",
-    "5.861455442946420028659251486982647890394337666 -12.920969317847109291706118681783359395417807520 "
-    "8.159367898576158643180400794539253485181918321 -0.071584973281400997224530542525829738691272131 "
-    "-0.028269050394068382909003057212712241467176336",
-    "0.096460766818065229518167313165128763337119952 0.01 0.479889650414499574775249532290596519913040462 "
-    "1.379008574103741893192274821856872770756462643 -3.290069515436080679901047585711363850115683291 "
-    "2.324710524099773982415355918398765796109060233",
-])  # fmt: skip
-TSIT5 = _add(
-    name="tsit5", order=5, error_order=4, c=tuple(sum(row, F(0)) for row in _a), a=_a, b=(*_a[-1], F(0)),
-    b_error=_exact([
-        "0.001780011052225771443378550607539534775944679 0.000816434459656746903223636063354686240186254 "
-        "-0.007880878010261996010314727672526304238628734 0.144711007173262907537165147972635116720922712 "
-        "-0.582357165452555225019937610652042179426078124 0.458082105929186946661636518832554297442804728 "
-        "-1/66",
-    ])[0],
-    dense=_exact([
-        "1 -2.763706197274825911 2.913255461821912744 -1.053088497729021600",
-        "0 0.1317 -0.2234 0.1017",
-        "0 3.930296236894751529 -5.941033872131504735 2.490627285651252793",
-        "0 -12.411077166933676984 30.338188630282321598 -16.548102889244902720",
-        "0 37.509313416511039195 -88.178904894766401101 47.379521962819281220",
-        "0 -27.896526289197287806 65.091894674793671526 -34.870657861496609740",
-        "0 1.5 -4 2.5",
-    ]),
-    dense_order=4,
-    source="Tsitouras, Comput. Math. Appl. 62 (2011) 770",
-)  # fmt: skip
+def row_sums(rows):
+    """The c that belongs to the rows of a."""
+    return tuple(sum(row, F(0)) for row in rows)

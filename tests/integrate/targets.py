@@ -4,9 +4,10 @@ import numpy as np
 
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_python import python_function
-from odec.integrate.run import Solver
-from odec.steppers.runge_kutta import runge_kutta_step
-from odec.steppers.tableaus import tableau_named
+from odec.event import event_functions, event_table
+from odec.integrate.run import Problem, Solver
+from odec.steppers.methods import method_named
+from odec.steppers.step import dense_function, step_function
 
 
 class Counted:
@@ -23,16 +24,27 @@ class Counted:
 
 def python_solver(system, method="tsit5", rhs=None, step=None):
     """The loop and the kernels as plain Python."""
-    tableau = tableau_named(method)
-    rhs = rhs or python_function(lower_scalar(system.graph, "rhs"))
-    step = step or python_function(lower_scalar(runge_kutta_step(system.graph, tableau).function, "step"))
+    record = method_named(method)
+    rhs = rhs or python_kernel(system.graph, "rhs")
+    step = step or python_kernel(step_function(system.graph, record), "step")
+    make_dense = lambda: Counted(python_kernel(dense_function(system.graph, record), "dense"))
     sizes = system.y_structure.size, system.p_structure.size
-    return Solver(Counted(rhs), Counted(step), tableau, sizes, system.dtype, 0, python=True)
+    return Solver(Counted(rhs), Counted(step), make_dense, record, sizes, system.dtype, python=True)
 
 
-def run(solver, span, y, p=(), rtol=1e-6, atol=1e-9, t_eval=None, first_step=0.0, min_step=0.0, max_step=np.inf,
-        max_steps=100_000):  # fmt: skip
+def python_kernel(function, name):
+    """A Function as readable Python, run."""
+    return python_function(lower_scalar(function, name))
+
+
+def python_events(system, events):
+    """The kernels of events as plain Python, as the loop calls them."""
+    kernels = {name: Counted(python_kernel(f, name)) for name, f in event_functions(system, events).items()}
+    return event_table(kernels, events)
+
+
+def run(solver, span, y, p=(), t_eval=None, **how):
     """The Outcome of a solve with the defaults of odec.solve."""
     y, p = np.asarray(y, solver.dtype).ravel(), np.asarray(p, solver.dtype).ravel()
     times = None if t_eval is None else np.asarray(t_eval, float)
-    return solver.run(span, y, p, rtol, atol, times, first_step, (min_step, max_step), max_steps)
+    return solver.run(Problem(span, y, p, t_eval=times, **{"max_steps": 100_000} | how))

@@ -1,151 +1,315 @@
-"""Every tableau keeps what it claims: order conditions in exact arithmetic."""
+"""Every method keeps what it claims: order conditions of its coefficients in exact arithmetic."""
 
+import functools
+import importlib
+import math
 import pickle
+import pkgutil
 from fractions import Fraction as F
 
+import numpy as np
 import pytest
-from rooted_trees import density, nodes_of, stage_weights, trees
 
 import odec
-from odec.steppers.tableaus import TABLEAUS, ButcherTableau, tableau_named
+from odec.steppers import methods as registry
+from odec.steppers import tables
+from odec.steppers.methods import HOMES, add_method, method_named, methods
+from odec.steppers.rooted_trees import condition, density, elementary_weights, nodes_of, trees
+from odec.steppers.tableaus import ButcherTableau, row_sums
 
-# Dormand and Prince give fractions, so their conditions hold exactly. Tsitouras's method is known to 40
-# digits, and its interpolant to the 19 that the paper's authors printed.
-EXACT = {"dopri5": (0, 0), "tsit5": (F(1, 10**30), F(1, 10**15))}
-METHODS = list(TABLEAUS.values())
-
-
-def by_name(tableau):
-    return tableau.name
-
-
-def residuals(tableau, b, order):
-    """|sum_i b_i weight_i - 1 / gamma| for the trees of an order."""
-    return [abs(sum(x * w for x, w in zip(b, stage_weights(t, tableau.a))) - F(1, density(t))) for t in trees(order)]
+# The digits k to which a table that is not rational is known: the conditions hold to 10^-k. Step, dense output.
+DIGITS = {"tsit5": (43, 16), "dop853": (26, 25), "vern7": (None, 41), "vern8": (None, 33), "vern9": (43, 35)}
+NAMES = list(HOMES)
+every_method = pytest.mark.parametrize("name", NAMES)
+every_pair = pytest.mark.parametrize("name", [name for name in NAMES if method_named(name).adaptive])
 
 
-def embedded(tableau):
-    return [b - e for b, e in zip(tableau.b, tableau.b_error)]
+def tolerances(name):
+    """What the conditions may be off by for the step, and for the dense output: 0 where all is rational."""
+    return [F(0) if digits is None else F(1, 10**digits) for digits in DIGITS.get(name, (None, None))]
+
+
+def as_integers(rows):
+    """Integers (object array), and the denominator that all the fractions of the rows share."""
+    shared = math.lcm(*(F(x).denominator for x in np.ravel(rows)))
+    return np.vectorize(lambda x: int(x * shared), otypes=[object])(np.array(rows, object)), shared
+
+
+@functools.cache
+def integer_weights(name):
+    """{tree: weights (slopes,)} up to one order beyond the claims, as integers, and the denominator of a.
+
+    The weights of a tree of n nodes are products of n - 1 entries of a, so theirs is that to the power n - 1.
+    """
+    method = method_named(name)
+    a, shared = as_integers(method.matrix(object))
+    return elementary_weights(a, 1 + max(method.order, method.dense_order)), shared
+
+
+def defects(name, row, wanted=lambda tree: F(1, density(tree))):
+    """[the largest |sum_i row_i weight_i - wanted| over the trees of n nodes, exactly, for n = 1, 2, ...]."""
+    weights, shared = integer_weights(name)
+    numerators, below = as_integers(row)
+    largest = {}
+    for tree, weight in weights.items():
+        n = nodes_of(tree)
+        found = F(int(numerators @ weight[: len(row)]), below * shared ** (n - 1))
+        largest[n] = max(largest.get(n, F(0)), abs(found - wanted(tree)))
+    return list(largest.values())
+
+
+def dense_rows(method):
+    """The rows of the dense output: the method's own, or those of the cubic [hairer1993, II.6 (6.7)]."""
+    if method.dense is not None:
+        return method.dense
+    last = method.stages - method.fsal
+    b = [*method.b, *[F(0)] * (method.slopes - method.stages)]
+    first, end = ([F(i == at) for i in range(method.slopes)] for at in (0, last))
+    return [(f, 3 * x - 2 * f - e, f + e - 2 * x) for x, f, e in zip(b, first, end)]
+
+
+def minus(b, error):
+    return [x - e for x, e in zip(b, error)]
+
+
+# ---- the trees themselves --------------------------------------------------------------------------------
 
 
 def test_numbers_of_rooted_trees():
-    """The generator itself: 1, 1, 2, 4, 9, 20, 48, 115 trees [hairer1993, II.2, table 2.1]."""
-    assert [len(trees(n)) for n in range(1, 9)] == [1, 1, 2, 4, 9, 20, 48, 115]
-    assert all(nodes_of(t) == 6 for t in trees(6))
+    """1, 1, 2, 4, 9, 20, 48, 115, 286, 719 trees [hairer1993, II.2, table 2.1]."""
+    assert [len(trees(n)) for n in range(1, 11)] == [1, 1, 2, 4, 9, 20, 48, 115, 286, 719]
+    assert all(nodes_of(tree) == 6 for tree in trees(6))
 
 
-def test_every_tableau_states_its_exactness_here():
-    assert set(TABLEAUS) == set(EXACT)
+def test_conditions_of_order_four_read_as_in_the_books():
+    """[hairer1993, II.1, theorem 1.4 and (1.11)]."""
+    found = {condition(tree): density(tree) for n in range(1, 5) for tree in trees(n)}
+    assert found == {
+        "b 1": 1, "b (c)": 2, "b (c c)": 3, "b ((A (c)))": 6, "b (c c c)": 4, "b (c (A (c)))": 8,
+        "b ((A (c c)))": 12, "b ((A ((A (c)))))": 24,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_order_conditions_hold_up_to_the_claim(tableau):
-    tolerance = EXACT[tableau.name][0]
-    for order in range(1, tableau.order + 1):
-        assert max(residuals(tableau, tableau.b, order)) <= tolerance
+# ---- the tables of odec ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_order_conditions_fail_beyond_the_claim(tableau):
-    assert max(residuals(tableau, tableau.b, tableau.order + 1)) > 1e-5
-    assert max(residuals(tableau, embedded(tableau), tableau.error_order + 1)) > 1e-5
+def test_no_table_is_forgotten():
+    functions = {}
+    for module in pkgutil.iter_modules(tables.__path__):
+        found = importlib.import_module(f"odec.steppers.tables.{module.name}")
+        for name, value in vars(found).items():
+            if callable(value) and value.__module__ == found.__name__ and not name.startswith("_"):
+                functions[name] = module.name
+    assert functions == HOMES
+    assert [method.name for method in methods()[: len(HOMES)]] == NAMES
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_embedded_solution_has_the_error_order(tableau):
-    tolerance = EXACT[tableau.name][0]
-    for order in range(1, tableau.error_order + 1):
-        assert max(residuals(tableau, embedded(tableau), order)) <= tolerance
+@every_method
+def test_order_conditions_hold_up_to_the_claim_and_fail_beyond(name):
+    method, tolerance = method_named(name), tolerances(name)[0]
+    found = defects(name, method.b)
+    assert max(found[: method.order]) <= tolerance
+    assert found[method.order] > 1e-7
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_dense_output_has_its_order_at_every_theta(tableau):
-    """sum_i b_i(theta) weight_i = theta^order / gamma, coefficient by coefficient [hairer1993, II.6 (6.5)]."""
-    tolerance = EXACT[tableau.name][1] * 100  # sums of some tens of products of rounded coefficients
-    degree = len(tableau.dense[0])
-    for order in range(1, tableau.dense_order + 1):
-        for tree in trees(order):
-            weights = stage_weights(tree, tableau.a)
-            for power in range(1, degree + 1):
-                found = sum(row[power - 1] * w for row, w in zip(tableau.dense, weights))
-                wanted = F(1, density(tree)) if power == order else 0
-                assert abs(found - wanted) <= tolerance
+@every_pair
+def test_embedded_solution_has_the_error_order_and_no_more(name):
+    method, tolerance = method_named(name), tolerances(name)[0]
+    found = defects(name, minus(method.b, method.b_error))
+    order = 5 if method.b_error_second else method.error_order
+    assert max(found[:order]) <= tolerance
+    assert found[order] > 1e-7
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_dense_output_meets_both_ends_with_their_slopes(tableau):
-    tolerance = EXACT[tableau.name][1] * 100
-    last = tableau.stages - 1
-    for i, row in enumerate(tableau.dense):
-        assert abs(sum(row) - tableau.b[i]) <= tolerance
-        assert row[0] == (1 if i == 0 else 0)
-        assert abs(sum((m + 1) * x for m, x in enumerate(row)) - (1 if i == last else 0)) <= tolerance
+def test_two_estimates_are_of_orders_five_and_three_and_fall_together_as_the_eighth_power():
+    """|e|² / |e2| is then of order 2 * 6 - 4 = 8, that of error_order + 1 [hairer1993, II.10]."""
+    method = method_named("dop853")
+    found = defects("dop853", minus(method.b, method.b_error_second))
+    assert max(found[:3]) <= tolerances("dop853")[0] and found[3] > 1e-7
+    assert method.error_order + 1 == 2 * (5 + 1) - (3 + 1)
+    assert [m.name for m in methods() if getattr(m, "b_error_second", None)] == ["dop853"]
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_rows_sum_to_the_nodes(tableau):
-    assert [sum(row, F(0)) for row in tableau.a] == list(tableau.c)
-    assert abs(sum(tableau.b) - 1) <= EXACT[tableau.name][0]
-    assert abs(sum(tableau.b_error)) <= EXACT[tableau.name][0]
+@every_method
+def test_dense_output_has_its_order_at_every_theta_and_no_more(name):
+    """sum_i b_i(theta) weight_i = theta^n / gamma, coefficient by coefficient [hairer1993, II.6 (6.5)]."""
+    method, tolerance = method_named(name), tolerances(name)[1]
+    beyond = []
+    for power, row in enumerate(zip(*dense_rows(method)), 1):
+        found = defects(name, row, lambda tree, power=power: F(nodes_of(tree) == power, density(tree)))
+        assert max(found[: method.dense_order]) <= tolerance
+        beyond.append(found[method.dense_order])
+    assert method.dense_order <= method.order and max(beyond) > 1e-7
 
 
-@pytest.mark.parametrize("tableau", METHODS, ids=by_name)
-def test_first_same_as_last_and_sources_are_stated(tableau):
-    assert tableau.fsal and abs(tableau.c[-1] - 1) <= EXACT[tableau.name][0]
-    assert len(tableau.dense_matrix) == tableau.stages
-    assert tableau.source and tableau.name and tableau.family
-    assert all(isinstance(x, F) for row in (*tableau.a, tableau.b, tableau.c, *tableau.dense) for x in row)
+@every_method
+def test_dense_output_meets_both_ends_with_their_slopes(name):
+    method, tolerance = method_named(name), tolerances(name)[1] * 100
+    last = method.stages - method.fsal
+    for i, row in enumerate(dense_rows(method)):
+        assert abs(sum(row) - (method.b[i] if i < method.stages else 0)) <= tolerance
+        assert row[0] == (i == 0)
+        assert abs(sum(m * x for m, x in enumerate(row, 1)) - (i == last)) <= tolerance
+
+
+@every_method
+def test_rows_sum_to_the_nodes(name):
+    method = method_named(name)
+    step, dense = tolerances(name)
+    assert row_sums(method.a) == method.c
+    assert all(abs(sum(row) - c) <= dense for row, c in zip(method.extra_a, method.extra_c))
+    assert abs(sum(method.b) - 1) <= step
+    assert all(abs(sum(row)) <= step for row in (method.b_error, method.b_error_second) if row is not None)
+
+
+@every_method
+def test_records_are_exact_and_state_their_source(name):
+    method = method_named(name)
+    rows = (method.b, method.c, *method.a, *(method.dense or ()), *method.extra_a)
+    assert all(isinstance(x, F) for row in rows for x in row)
+    assert method.name == name and method.source and method.family == "explicit Runge-Kutta"
+    assert method.fsal == (name in ("bs3", "dopri5", "tsit5", "vern6") or name.startswith("owren_zennaro"))
+    assert method.slopes == method.stages + (not method.fsal) + len(method.extra_a)
+
+
+@every_method
+def test_strong_stability_coefficient_is_the_radius_of_absolute_monotonicity(name):
+    """The largest r with K (I + r K)^-1 >= 0 and r K (I + r K)^-1 1 <= 1, K = (a 0; b 0) [kraaijevanger1991]."""
+    method = method_named(name)
+    s = method.stages
+    k = np.zeros((s + 1, s + 1))
+    k[:s, :s], k[s, :s] = method.matrix(float)[:s, :s], [float(x) for x in method.b]
+
+    def monotone(r):
+        part = k @ np.linalg.inv(np.eye(s + 1) + r * k)
+        return np.all(part > -1e-13) and np.all(r * part.sum(1) < 1 + 1e-13)
+
+    if method.ssp is None:
+        assert not monotone(0.01)
+    else:
+        assert monotone(method.ssp * (1 - 1e-6)) and not monotone(method.ssp * (1 + 1e-6))
+
+
+def test_a_tableau_survives_pickling():
+    tsit5 = method_named("tsit5")
+    copy = pickle.loads(pickle.dumps(tsit5))
+    assert (copy.name, copy.a, copy.b, copy.dense) == (tsit5.name, tsit5.a, tsit5.b, tsit5.dense) and copy.fsal
 
 
 # ---- tables that users bring -----------------------------------------------------------------------------
 
 HEUN_EULER = dict(
-    name="heun_euler", order=2, error_order=1, c=(0, 1), a=((), (1,)), b=(F(1, 2), F(1, 2)),
+    name="mine", order=2, error_order=1, c=(0, 1), a=((), (1,)), b=(F(1, 2), F(1, 2)),
     b_error=(F(-1, 2), F(1, 2)), dense=((1, F(-1, 2)), (0, F(1, 2))), dense_order=2, source="Heun 1900",
 )  # fmt: skip
+RK4 = dict(
+    name="mine", order=4, c=("0", "1/2", "1/2", "1"), a=((), ("1/2",), (0, "1/2"), (0, 0, 1)),
+    b=("1/6", "1/3", "1/3", "1/6"),
+)  # fmt: skip
+EXTRA = dict(extra_c=("1/2",), extra_a=((F(3, 8), 0, F(1, 8)),))
 
 
 def test_plain_numbers_lists_and_text_become_exact():
-    tableau = ButcherTableau(**HEUN_EULER | {"c": [0, 1.0], "a": [[], ["1"]], "b": [0.5, "1/2"]})
+    tableau = ButcherTableau(**HEUN_EULER | {"c": [0, np.float64(1.0)], "a": [[], ["1"]], "b": [0.5, "1/2"]})
     assert tableau.b == (F(1, 2), F(1, 2)) and tableau.a == ((), (F(1),)) and tableau.c == (0, 1)
-    assert not tableau.fsal
+    assert not tableau.fsal and tableau.slopes == 3
+
+
+def test_square_arrays_are_taken_as_the_books_print_them():
+    square = np.array([[0, 0, 0, 0], [0.5, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 1, 0]])
+    tableau = ButcherTableau(**RK4 | {"a": square, "c": np.array([0, 0.5, 0.5, 1])})
+    assert tableau.a == ButcherTableau(**RK4).a
+    assert tableau.dense is None and tableau.dense_order == 3 and not tableau.adaptive
+
+
+def test_coefficients_given_as_doubles_are_within_the_bounds():
+    """The largest tables, rounded, as a user would copy them from a program."""
+    for name in ("dop853", "vern9", "tanaka_yamashita7"):
+        method = method_named(name)
+        rounded = {
+            field: [[float(x) for x in row] for row in getattr(method, field)]
+            for field in ("a", "extra_a", "dense")
+            if getattr(method, field)
+        } | {
+            field: [float(x) for x in getattr(method, field)]
+            for field in ("b", "c", "b_error", "b_error_second", "extra_c")
+            if getattr(method, field)
+        }
+        orders = dict(order=method.order, error_order=method.error_order, dense_order=method.dense_order)
+        assert ButcherTableau("mine", **orders, **rounded).slopes == method.slopes
+
+
+def test_rows_of_stages_that_the_dense_output_does_not_use_may_be_left_out():
+    assert ButcherTableau(**HEUN_EULER).dense == ((1, F(-1, 2)), (0, F(1, 2)), (0, 0))
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("table", "change", "words"),
     [
-        ({"b": (F(1, 2), F(1, 3))}, ("b sums to 0.8333333333333334", "1")),
-        ({"b_error": (F(1, 2), F(1, 3))}, ("b_error sums to 0.8333333333333334", "0")),
-        ({"c": (0, F(1, 2))}, ("row 1 of a sums to 1.0", "0.5")),
-        ({"a": ((), (1, 0))}, ("row 1 of a has 2 entries", "1")),
-        ({"a": ((), (1,), (1, 2))}, ("a has 3", "2 stages")),
-        ({"b_error": (0,)}, ("b_error has 1", "2 stages")),
-        ({"dense": ((1, F(-1, 2)), (0, F(1, 4)))}, ("row 1 of dense sums to 0.25", "0.5")),
-        ({"dense": ((1, F(-1, 2)), (F(1, 2),))}, ("row 1 of dense has 1", "2")),
-        ({"dense": ((), ())}, ("row 0 of dense has 0",)),
-        ({"b": (float("nan"), 1)}, ("b", "nan")),
-        ({"b": ("half", 1)}, ("b", "half")),
-        ({"order": 0}, ("order is 0",)),
-        ({"order": 2.5}, ("order is 2.5",)),
-        ({"error_order": -1}, ("error_order is -1",)),
-        ({"b": (), "c": (), "a": (), "b_error": (), "dense": ()}, ("no stages",)),
+        (HEUN_EULER, {"b": (F(1, 2), F(1, 3))}, ("b sums to 0.8333333333333334", "1")),
+        (HEUN_EULER, {"b_error": (F(1, 2), F(1, 3))}, ("b_error sums to 0.8333333333333334", "0")),
+        (HEUN_EULER, {"c": (0, F(1, 2))}, ("row 1 of a sums to 1.0", "0.5")),
+        (HEUN_EULER, {"a": ((), (1, 0, 0))}, ("row 1 of a has 3 entries", "1")),
+        (HEUN_EULER, {"a": ((), (1,), (1, 2))}, ("a has 3", "2 stages")),
+        (HEUN_EULER, {"b_error": (0,)}, ("b_error has 1", "2 stages")),
+        (HEUN_EULER, {"b_error_second": (0,)}, ("b_error_second has 1", "2 stages")),
+        (HEUN_EULER, {"dense": ((1, F(-1, 2)), (0, F(1, 4)))}, ("row 1 of dense sums to 0.25", "0.5")),
+        (HEUN_EULER, {"dense": ((1, F(-1, 2)), (F(1, 2),))}, ("row 1 of dense has 1", "2")),
+        (HEUN_EULER, {"dense": ((), ())}, ("row 0 of dense has 0",)),
+        (HEUN_EULER, {"dense": ((1, F(-1, 2)), (0, F(1, 2)), (0, 0), (0, 0))}, ("dense has 4", "3 slopes")),
+        (HEUN_EULER, {"b": (float("nan"), 1)}, ("b", "nan")),
+        (HEUN_EULER, {"b": ("half", 1)}, ("b", "half")),
+        (HEUN_EULER, {"order": 0}, ("order is 0",)),
+        (HEUN_EULER, {"order": 2.5}, ("order is 2.5",)),
+        (HEUN_EULER, {"error_order": -1}, ("error_order is -1",)),
+        (HEUN_EULER, {"error_order": None}, ("b_error and error_order go together",)),
+        (HEUN_EULER, {"b": (), "c": (), "a": (), "b_error": (), "dense": ()}, ("no stages",)),
+        (HEUN_EULER, {"order": 3}, ("order is 3", "b (c c) of order 3", "0.5 instead of 0.333333")),
+        (HEUN_EULER, {"error_order": 2}, ("error_order is 2", "b (c) of order 2", "0 instead of 0.5")),
+        (HEUN_EULER, {"dense": ((1, F(-1, 3)), (0, F(1, 3))), "b": (F(2, 3), F(1, 3))}, ("order is 2", "0.333333")),
+        (HEUN_EULER, {"dense": (("3/4", "-1/4"), ("1/4", "1/4"))}, ("dense_order (theta^1) is 2", "0.25 instead of 0")),
+        (HEUN_EULER, {"dense_order": 3}, ("dense_order (theta^2) is 3", "b (c c)", "0.5 instead of 0")),
+        (RK4, {"order": 5}, ("order is 5", "instead of 0.2")),
+        (RK4, {"a": np.eye(4) / 2}, ("a[0][0] is 0.5", "implicit", "zeros on and above")),
+        (RK4, {"a": [[0, 0, 0, 0], [0.5, 0, 0, 0], [0, 0, 0.5, 0], [0, 0, 1, 0]]}, ("a[2][2] is 0.5", "stage 2")),
+        (RK4, {"a": [[0, 0, 0, 1], [0.5, 0, 0, 0], [0, 0.5, 0, 0], [0, 0, 1, 0]]}, ("a[0][3] is 1", "implicit")),
+        (RK4, EXTRA, ("row 0 of extra_a has 3 entries", "5")),
+        (RK4, {"extra_c": (1,)}, ("extra_c has 1 entries, extra_a 0",)),
+        (HEUN_EULER, EXTRA | {"extra_c": (1,)}, ("row 0 of extra_a sums to 0.5", "1, its c")),
+        (HEUN_EULER, EXTRA | {"dense": None}, ("extra_a is given, but dense is not",)),
     ],
 )
-def test_inconsistent_tables_are_refused_with_the_numbers(change, words):
+def test_inconsistent_tables_are_refused_with_the_numbers(table, change, words):
     with pytest.raises(odec.ArgumentError) as raised:
-        ButcherTableau(**HEUN_EULER | change)
+        ButcherTableau(**table | change)
     message = str(raised.value)
-    assert message.startswith("tableau heun_euler: ") and message.endswith(".")
+    assert message.startswith("tableau mine: ") and message.endswith(".")
     assert all(word in message for word in words), message
 
 
+# ---- names -----------------------------------------------------------------------------------------------
+
+
 def test_names_and_records_are_found():
-    assert tableau_named("auto") is TABLEAUS["tsit5"]
-    assert odec.methods() == METHODS
-    for tableau in METHODS:
-        assert tableau_named(tableau.name) is tableau and tableau_named(tableau) is tableau
+    assert method_named("auto") is method_named("tsit5")
+    assert odec.methods()[: len(NAMES)] == [method_named(name) for name in NAMES]
+    assert all(method_named(method) is method for method in methods())
 
 
-def test_a_tableau_survives_pickling():
-    copy = pickle.loads(pickle.dumps(TABLEAUS["tsit5"]))
-    assert repr(copy) == repr(TABLEAUS["tsit5"]) and copy.fsal
+def test_unknown_names_are_answered_with_a_near_one():
+    with pytest.raises(odec.ArgumentError, match=r"method 'vern' is not known.*vern7"):
+        method_named("vern")
+    with pytest.raises(odec.ArgumentError, match="method 5 is not known"):
+        method_named(5)
+
+
+def test_methods_of_ones_own_are_added_under_a_new_name(monkeypatch):
+    monkeypatch.setattr(registry, "_known", dict(registry._known))
+    mine = ButcherTableau(**HEUN_EULER)
+    add_method(mine)
+    assert method_named("mine") is mine and methods()[-1] is mine
+    for taken in (mine, ButcherTableau(**HEUN_EULER | {"name": "vern9"}), ButcherTableau(**RK4 | {"name": "auto"})):
+        with pytest.raises(odec.ArgumentError, match=f"the name '{taken.name}' is taken"):
+            add_method(taken)
+    with pytest.raises(odec.ArgumentError, match="add_method: str is not a method"):
+        add_method("rk4")

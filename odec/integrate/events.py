@@ -1,0 +1,190 @@
+"""Events within an accepted step: sign changes on its polynomial, located to neighbouring doubles, in time order.
+
+An event has a side, the sign of its function since it last changed; it happens where the function reaches
+zero or the other sign. Side 0 means: not known, the next sign is taken over without an event.
+"""
+
+from __future__ import annotations
+
+from odec.codegen.machine import call_kernel, offset
+from odec.integrate import slots as at
+from odec.integrate.interpolate import copy, state_between
+from odec.integrate.slots import RESOLUTION
+
+SAMPLES = 8  # parts of a step at whose ends the functions are evaluated, so that two changes in one step are seen
+MOST_TRIES = 200  # of the search for a root; bisection alone needs 60 within a step
+NO_CUT, RESET, TERMINAL = range(3)
+QUIET, PENDING, CHANGED, HAPPENED = range(
+    4
+)  # in watch[at.JUST]: found in this part of the step, on the other side, recorded
+SAME_ROOT = 64.0  # spacings of t within which a function that crosses again does so at the same root
+NOISE = 4.0  # times the function's values on both sides of a root: what is zero to rounding
+
+
+def sign(x):
+    """-1, 0 or 1; 0 for nan."""
+    return 1 if x > 0.0 else (-1 if x < 0.0 else 0)
+
+
+def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, watch, fired_t, fired_e, fired_y, real,
+                count):  # fmt: skip
+    """Record the events of the step from t to t_new; whether it must be cut, at real[at.CUT], and for what.
+
+    g (4 n_events,) : values at the left of the part that is searched, at its right, on both sides of roots; scratch
+    trial (n,), roots (n_events,) : scratch
+    """
+    n_events, cut = count[at.EVENTS], NO_CUT
+    left = t
+    for part in range(1, SAMPLES + 1):
+        right = t_new if part == SAMPLES else t + h * (part / SAMPLES)
+        if right == left:
+            continue
+        _values(events, right, t, h, t_new, y, y_next, q, p, work, trial, offset(g, n_events), real, count)
+        crossings = 0
+        for e in range(n_events):
+            roots[e] = 0.0
+            watch[e * at.WATCHED + at.JUST] = QUIET
+            side, new = watch[e * at.WATCHED + at.SIDE], sign(g[n_events + e])
+            if side == 0:
+                watch[e * at.WATCHED + at.SIDE] = new
+            elif new * side <= 0:
+                watch[e * at.WATCHED + at.JUST] = PENDING
+                crossings += 1
+        if crossings > 0:
+            for e in range(n_events):
+                if watch[e * at.WATCHED + at.JUST] == PENDING:
+                    roots[e] = _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, watch, real,
+                                     count)  # fmt: skip
+            cut = _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_t, fired_e, fired_y, real,
+                          count)  # fmt: skip
+            if cut != NO_CUT:
+                return cut
+        copy(n_events, offset(g, n_events), g)
+        left = right
+    return cut
+
+
+def _values(events, when, t, h, t_new, y, y_next, q, p, work, trial, values, real, count):
+    """The event functions at time `when` of the step."""
+    state_between(when, t, h, t_new, count[at.N], count[at.DEGREE], y, y_next, q, trial)
+    real[at.SCRATCH] = when
+    call_kernel(events, offset(real, at.SCRATCH), trial, p, values, work)
+
+
+def _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, watch, real, count):
+    """Where event e leaves its side between left and right: the later of two neighbouring doubles.
+
+    False position with the Illinois weights, and a bisection where that was slow; leaves in g[2 n_events + e]
+    how large the function is on both sides of the root.
+    """
+    n_events, side = count[at.EVENTS], watch[e * at.WATCHED + at.SIDE]
+    low, high = left, right
+    at_low, at_high = g[e] * side, g[n_events + e] * side  # positive before the root
+    weighted_low, weighted_high, last = at_low, at_high, 0
+    seen, width = abs(at_high), abs(high - low)
+    values = offset(g, 3 * n_events)
+    for tried in range(MOST_TRIES):
+        middle = low + 0.5 * (high - low)
+        if middle in (low, high):
+            break
+        guess = middle
+        if tried % 3 == 2 and abs(high - low) > 0.5 * width:
+            width = abs(high - low)
+        elif weighted_low > 0.0 and weighted_high < 0.0:
+            if tried % 3 == 2:
+                width = abs(high - low)
+            guess = high - weighted_high * ((high - low) / (weighted_high - weighted_low))
+            least = 0.5 * RESOLUTION * abs(high)  # a neighbour of the end that is nearer
+            room = abs(high - low) - 2.0 * least
+            if room <= 0.0:
+                guess = middle
+            elif abs(guess - low) < least:
+                guess = low + (least if high > low else -least)
+            elif abs(high - guess) < least:
+                guess = high - (least if high > low else -least)
+        if guess in (low, high):
+            guess = middle
+        _values(events, guess, t, h, t_new, y, y_next, q, p, work, trial, values, real, count)
+        value = values[e] * side
+        if value > 0.0:
+            low, at_low, weighted_low = guess, value, value
+            if last == -1:
+                weighted_high *= 0.5
+            last = -1
+        else:
+            high, at_high, weighted_high = guess, value, value
+            if last == 1:
+                weighted_low *= 0.5
+            last = 1
+        seen = max(abs(at_low), abs(at_high))
+    g[2 * n_events + e] = seen
+    return high
+
+
+def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_t, fired_e, fired_y, real, count):
+    """Record what was found in one part of a step, earliest first, up to where the step is cut, if it is."""
+    n, n_events, cut, end = count[at.N], count[at.EVENTS], NO_CUT, 0.0
+    ahead = 1.0 if h > 0.0 else -1.0
+    for _ in range(crossings):
+        e = -1
+        for other in range(n_events):
+            if watch[other * at.WATCHED + at.JUST] == PENDING and (e < 0 or (roots[other] - roots[e]) * ahead < 0.0):
+                e = other
+        when = roots[e]
+        if cut != NO_CUT and (when - end) * ahead > 2.0 * RESOLUTION * abs(end):
+            break
+        watch[e * at.WATCHED + at.JUST] = CHANGED
+        side = watch[e * at.WATCHED + at.SIDE]
+        watch[e * at.WATCHED + at.SIDE] = sign(g[n_events + e])
+        wanted = watch[e * at.WATCHED + at.DIRECTION]
+        if wanted * side > 0:
+            continue
+        state_between(when, t, h, t_new, n, count[at.DEGREE], y, y_next, q, trial)
+        fired = count[at.FIRED]
+        fired_t[fired], fired_e[fired] = when, e
+        copy(n, trial, offset(fired_y, fired * n))
+        count[at.FIRED] = fired + 1
+        watch[e * at.WATCHED + at.FIRINGS] += 1
+        watch[e * at.WATCHED + at.JUST] = HAPPENED
+        kind = NO_CUT
+        if watch[e * at.WATCHED + at.FIRINGS] == watch[e * at.WATCHED + at.TERMINAL_AFTER]:
+            kind = TERMINAL
+        elif watch[e * at.WATCHED + at.HAS_RESET] == 1:
+            kind = RESET
+        if kind != NO_CUT:
+            end = when if cut == NO_CUT else end
+            cut = max(cut, kind)
+    real[at.CUT] = end
+    return cut
+
+
+def reset_state(resets, t, y, p, work, trial, watch, real, count):
+    """Let the events that have just happened change state and parameters, in their order in the list."""
+    n, m = count[at.N], count[at.M]
+    for e in range(count[at.EVENTS]):
+        if watch[e * at.WATCHED + at.JUST] == HAPPENED and watch[e * at.WATCHED + at.HAS_RESET] == 1:
+            real[at.SCRATCH] = t
+            call_kernel(resets[e], offset(real, at.SCRATCH), y, p, trial, offset(trial, n), work)
+            copy(n, trial, y)
+            copy(m, offset(trial, n), p)
+
+
+def set_sides(events, rates, ahead, t, y, p, work, g, watch, real, count):
+    """The side of each event from here on, where a solve starts or a reset has moved the state.
+
+    Where a function is zero, or crosses zero within some spacings of t and has just done so, its rate decides:
+    a ball that leaves the floor is above it, whatever rounding says of its height.
+    rates : kernel of d/dt of the event functions along the solution
+    """
+    n_events = count[at.EVENTS]
+    real[at.SCRATCH] = t
+    call_kernel(events, offset(real, at.SCRATCH), y, p, g, work)
+    speeds = offset(g, 3 * n_events)
+    call_kernel(rates, offset(real, at.SCRATCH), y, p, speeds, work)
+    count[at.NFEV] += 1
+    for e in range(n_events):
+        value, speed = g[e], ahead * speeds[e]
+        near = SAME_ROOT * RESOLUTION * abs(t) * abs(speed) + NOISE * g[2 * n_events + e]
+        at_root = watch[e * at.WATCHED + at.JUST] >= CHANGED and abs(value) <= near
+        watch[e * at.WATCHED + at.SIDE] = sign(speed) if at_root or value == 0.0 else sign(value)
+        watch[e * at.WATCHED + at.JUST] = QUIET

@@ -1,0 +1,1 @@
+"""Coefficients of methods, a module for each author; each function gives one record."""
