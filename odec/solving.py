@@ -10,9 +10,10 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from odec.errors import ArgumentError, ShapeError, SolveError, Status, nearest
+from odec.errors import ArgumentError, ShapeError, SolveError, nearest
 from odec.event import event_kernels, event_list
-from odec.graph.structure import children_of, component_names, component_paths
+from odec.failure import message
+from odec.graph.structure import children_of, component_paths
 from odec.integrate.control import controller_named
 from odec.integrate.run import Problem, all_finite
 from odec.model import Model, dtype_name
@@ -91,7 +92,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     t_events, y_events = _happened(out, structure, len(watched))
     solution = Solution(
         out.ts, structure.unflatten(out.ys, (len(out.ts),)), structure.unflatten(out.y), out.status,
-        _message(system, out, problem.rtol, problem.atol, problem.min_step), stats, name, system.state, out.ys,
+        message(system, record, out, problem.rtol, problem.atol, problem.min_step), stats, name, system.state, out.ys,
         structure, t_events, y_events, out.dense,
     )  # fmt: skip
     if throw and not solution.success:
@@ -283,28 +284,3 @@ def _first_bad(system, what, flat):
     place = int(np.flatnonzero(~np.isfinite(flat))[0])
     structure = system.y_structure if what == "y0" else system.p_structure
     return f"{what}{list(component_paths(structure))[place]} is {flat[place]}"
-
-
-def _message(system, out, rtol, atol, min_step):
-    """One sentence for how a solve ended, and what to try."""
-    if out.status in (Status.SUCCESS, Status.TERMINATED):
-        return out.status.sentence
-    where = (
-        f"{system.name}: {out.status.sentence} at t = {out.t:.6g} after {out.steps:,} steps ({out.rejected:,} rejected)"
-    )
-    with np.errstate(all="ignore"):
-        speed = np.abs(out.slope) / (atol + rtol * np.abs(out.y))
-    bad = np.flatnonzero(~np.isfinite(out.slope) | ~np.isfinite(out.y))
-    worst = int(bad[0]) if bad.size else int(np.argmax(speed))
-    component = component_names(system.y_structure, system.state)[worst]
-    if out.status is Status.NON_FINITE_START:
-        return f"{where}; d{component}/dt is {out.slope[worst]}. Check y0 and params."
-    which = f"{component} changed fastest"
-    if out.status is Status.STEP_LIMIT:
-        return f"{where}; {which}. Raise max_steps, loosen rtol and atol, or shorten t_span."
-    if out.status is Status.NON_FINITE:
-        return f"{where}; {which}. The solution may blow up in finite time, or leave where the model is defined."
-    holds = f"the tolerances ask for more than {system.dtype} holds"
-    if min_step:
-        return f"{where}; {which}. Lower min_step, unless the solution blows up there or {holds}."
-    return f"{where}; {which}. The solution may blow up there, or {holds}."

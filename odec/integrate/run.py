@@ -17,6 +17,7 @@ from odec.integrate.control import CONTROLLERS, Controller
 from odec.integrate.dense import DenseOutput
 from odec.integrate.events import SAMPLES
 from odec.integrate.loop import integrate
+from odec.integrate.stiffness import Reach
 
 PAUSE_SECONDS = 0.05  # how long machine code runs before the keyboard is heard again
 FIRST_PAUSE = 256  # steps of the first stretch, before their speed is known
@@ -89,6 +90,7 @@ class Outcome:
     """What the loop leaves behind; arrays are new.
 
     ts (rows,), ys (rows, n); t, y, slope, p : where it ended; h : the size of the last step tried
+    reach : |h| times the fastest rate of the model, the median over a long solve and where steps ran out; else None
     fired_t, fired_e, fired_y : times, indices and states of events, in the order in which they happened
     """
 
@@ -103,6 +105,7 @@ class Outcome:
     steps: int
     rejected: int
     nfev: int
+    reach: float | None = None
     dense: DenseOutput | None = None
     fired_t: np.ndarray = field(default_factory=lambda: NO_TIMES)
     fired_e: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
@@ -145,7 +148,7 @@ class Solver:
 
     def _run(self, buffers, problem):
         real, count = buffers.start(problem)
-        kept = _Kept(self, problem, real[at.T])
+        kept, reach = _Kept(self, problem, real[at.T]), Reach(self._slopes(buffers))
         pause, status, taken = FIRST_PAUSE, at.RUNNING, 0
         while status == at.RUNNING:
             count[at.PAUSE] = pause
@@ -158,12 +161,15 @@ class Solver:
             elif status == at.RUNNING:
                 tried = int(count[at.STEPS] + count[at.REJECTED])
                 pause = _next_pause(tried - taken, time.perf_counter() - began)
+                reach.look_if_due(*buffers.place())
                 if problem.pause is not None:
                     problem.pause(float(real[at.T]))
             taken = int(count[at.STEPS] + count[at.REJECTED])
-        return self._outcome(buffers, kept, status, taken)
+        if status in (at.STEP_LIMIT, at.STEP_UNDERFLOW):
+            reach.look(*buffers.place())
+        return self._outcome(buffers, kept, status, taken, reach.median)
 
-    def _outcome(self, buffers, kept, status, taken):
+    def _outcome(self, buffers, kept, status, taken, reach):
         real, count = buffers.real, buffers.count
         end, reached = buffers.state.copy(), float(real[at.T])
         slope = buffers.slope.copy() if self.method.carries_slope else self._slope(buffers, end)
@@ -176,17 +182,18 @@ class Solver:
             ts, ys = ts[finite], ys[finite]
             reached = float(ts[-1]) if len(ts) else reached
         outcome = Outcome(ts, ys, reached, end, slope, buffers.p.copy(), float(real[at.H_TRY]), STATUSES[status], steps,
-                          rejected, nfev)  # fmt: skip
+                          rejected, nfev, reach)  # fmt: skip
         kept.finish(outcome, count, buffers.watch)
         return outcome
 
     def _slope(self, buffers, y):
-        slope, t, work = np.empty_like(y), np.array([buffers.real[at.T]]), buffers.work
-        if self.python:
-            self.rhs(t, y, buffers.p, slope, work)
-        else:
-            self.rhs.run(t, y, buffers.p, slope)
+        slope = np.empty_like(y)
+        self._slopes(buffers)(np.array([buffers.real[at.T]]), y, buffers.p, slope)
         return slope
+
+    def _slopes(self, buffers):
+        """The right-hand side as a callable (t (1,), y, p, out)."""
+        return (lambda *arrays: self.rhs(*arrays, buffers.work)) if self.python else self.rhs.run
 
 
 def all_finite(vector):
@@ -242,6 +249,10 @@ class _Buffers:
     def advance(self, places):
         """Run the loop until it pauses or ends; the status."""
         return self._loop(*self._head, *map(self._place, (self._times, self._stops, *places)), *self._tail)
+
+    def place(self):
+        """(t, y, p, h) where the loop is."""
+        return self.real[at.T], self.state, self.p, min(abs(self.real[at.H]), self.real[at.MAX_STEP])
 
     def start(self, problem):
         """Fill in a problem; the cleared slots of the loop's own state."""
