@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,39 +29,38 @@ def plot(solution, ax=None, components=None, phase=None, options=None):
     plt = _matplotlib()
     if components is not None and phase is not None:
         raise ArgumentError(f"{solution.name}: plot takes components= over time or phase=; leave one out.")
-    times, rows = curve(solution)
+    columns = _columns(solution, components) if phase is None else _phase_columns(solution, phase)
+    times, rows = curve(solution, columns)
     options = dict(options or {})
     if len(times) == 1 and not {"marker", "linestyle", "ls"} & set(options):
         options["marker"] = "o"  # a line of one point shows nothing
+    ax = _axes(plt, ax, 2 if phase is None else len(columns), solution.name)
     if phase is None:
-        columns = _columns(solution, components)
-        ax = _axes(plt, ax, 2, solution.name)
         _draw_series(plt, ax, solution, times, rows, columns, options)
     else:
-        columns = _phase_columns(solution, phase)
-        ax = _axes(plt, ax, len(columns), solution.name)
         _draw_phase(ax, solution, rows, columns, options)
     return ax
 
 
-def curve(solution):
-    """Times (k,) and flat states (k, n) of a smooth curve by dense output, else of the rows that were kept.
+def curve(solution, columns):
+    """Times (k,) and components (k, len(columns)) of a smooth curve by dense output, else of the rows that were kept.
 
     Steps are divided evenly, so that short steps, where the solution turns sharply, stay fine. At a reset the states
     just before and just after it follow each other.
     """
     dense = solution.dense
     if dense is None or not len(dense.starts):
-        return solution.ts, solution.flat_rows
-    most = max(POINTS[0], min(POINTS[1], STEP_POINTS * len(dense.starts)))
+        return solution.ts, solution.flat_rows[:, columns]
+    parts = -(-max(POINTS[0], min(POINTS[1], STEP_POINTS * len(dense.starts))) // len(dense.starts))
     edges = np.append(dense.starts, dense.end[0])
-    fractions = np.arange(0.0, 1.0, 1.0 / -(-most // len(dense.starts)))
-    times = (edges[:-1, None] + np.diff(edges)[:, None] * fractions).ravel()
+    times = (edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(parts) / parts)).ravel()
     after = np.nextafter(dense.jumps, edges[-1])
     forward = edges[-1] >= edges[0]
     times = np.unique(np.concatenate([times, dense.jumps, after, edges[-1:]]))[:: 1 if forward else -1]
     times = times[(times - edges[0]) * (edges[-1] - times) >= 0]
-    return times, dense(times, solution.name)
+    t_end, y_end = dense.end
+    drawn = replace(dense, rows=dense.rows[:, :, columns], end=(t_end, y_end[columns]))
+    return times, drawn(times, solution.name)
 
 
 # ---- which components -------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _draw_series(plt, ax, solution, times, rows, columns, options):
     labelled = set(np.linspace(0, len(columns) - 1, min(LABELLED, len(columns))).round().astype(int).tolist())
     for k, (column, colour) in enumerate(zip(columns, colours, strict=True)):
         label = solution.names[column] if k in labelled else None
-        ax.plot(times, rows[:, column], **{"label": label, **colour, **options})
+        ax.plot(times, rows[:, k], **{"label": label, **colour, **options})
     marks = _events(solution)
     for states, moments, mark in marks:
         ax.plot(np.repeat(moments, len(columns)), states[:, columns].ravel(), **mark)
@@ -150,7 +150,7 @@ def _colours(plt, count):
 
 
 def _draw_phase(ax, solution, rows, columns, options):
-    ax.plot(*(rows[:, column] for column in columns), **options)
+    ax.plot(*rows.T, **options)
     marks = _events(solution)
     for states, _, mark in marks:
         ax.plot(*(states[:, column] for column in columns), **mark)
