@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
+import shutil
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -55,7 +58,7 @@ def _parser():
     inspect.add_argument("--kernel", default="rhs", choices=KERNELS)
     inspect.add_argument("--language", default="python", choices=("python", "llvm", "asm"))
     inspect.add_argument("--layout", default="auto", choices=("auto", "scalar", "array"))
-    inspect.add_argument("--method", help="of the step kernel: tsit5, dopri5")
+    inspect.add_argument("--method", help="of the step kernel, one of `odec methods`")
     inspect.add_argument("--order", type=int, help="of the taylor kernel")
     inspect.add_argument("--wrt", help="what the jacobian kernel is taken by: y, t or a parameter")
     inspect.add_argument("--graph", action="store_true", help="list the graph of the right-hand side instead")
@@ -65,14 +68,21 @@ def _parser():
     check.add_argument("--examples", type=int, default=100, help="how many random points (default 100)")
 
     solve = _model_command(commands, "solve", "solve, and print the end or write rows to a file", _solve)
-    solve.add_argument("--t-span", nargs=2, type=float, required=True, metavar=("T0", "T1"))
-    solve.add_argument("--method", default="auto")
-    solve.add_argument("--rtol", type=float, default=1e-6)
-    solve.add_argument("--atol", type=float, default=1e-9)
-    solve.add_argument("--t-eval", nargs="+", type=float, help="times to keep; one whole number N means N even times")
-    solve.add_argument("--max-steps", type=int, default=1_000_000)
-    solve.add_argument("--output", metavar="FILE", help=".csv or .npz")
-    solve.add_argument("--plot", metavar="FILE.png", help="draw the components over time (.png, .svg, .pdf)")
+    solve.add_argument("--t-span", nargs=2, type=float, required=True, metavar=("T0", "T1"), help="first and last time")
+    solve.add_argument("--method", default="auto", help="one of those that `odec methods` lists")
+    solve.add_argument("--rtol", type=float, default=1e-6, help="relative tolerance (default 1e-6)")
+    solve.add_argument("--atol", type=float, default=1e-9, help="absolute tolerance (default 1e-9)")
+    solve.add_argument(
+        "--first-step", type=float, metavar="H", help="the step of methods with fixed steps, else the first"
+    )
+    solve.add_argument("--max-step", type=float, default=math.inf, metavar="H", help="the longest step")
+    solve.add_argument("--max-steps", type=int, default=1_000_000, metavar="N", help="steps to try (1,000,000)")
+    solve.add_argument(
+        "--t-eval", nargs="+", type=float, metavar="T", help="times to keep; one whole number N means N even times"
+    )
+    solve.add_argument("--output", metavar="FILE", help="write the rows to FILE.csv, .npz or .parquet")
+    solve.add_argument("--plot", metavar="FILE", help="draw the components over time in FILE.png, .svg or .pdf")
+    solve.add_argument("--phase", nargs="+", metavar="NAME", help="draw two or three components against each other")
 
     commands.add_parser("methods", help="list the methods").set_defaults(run=_methods)
     cache = commands.add_parser("cache", help="where compiled code is kept, and how much")
@@ -200,54 +210,91 @@ def _check(options):
 
 
 def _solve(options):
-    import numpy as np
-
     from odec.solving import solve
 
+    if options.phase and not options.plot:
+        raise ArgumentError("--phase draws into a file; name it with --plot FILE.png.")
+    write, draw = _writer(options.output), _drawer(options.plot, options.phase)
     model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
-    t_eval = options.t_eval
-    if t_eval is None and not options.output:
-        t_eval = [SMOOTH] if options.plot else []
-    if t_eval is not None and len(t_eval) == 1 and t_eval[0] >= 2 and float(t_eval[0]).is_integer():
-        t_eval = np.linspace(options.t_span[0], options.t_span[1], int(t_eval[0]))
-    _check_suffix("--output", options.output, (".csv", ".npz"))
-    _check_suffix("--plot", options.plot, (".png", ".svg", ".pdf"))
+    how = {"dense_output": True} if draw else {}
     solution = solve(
-        model, options.t_span, y0, params, method=options.method, rtol=options.rtol, atol=options.atol, t_eval=t_eval,
-        max_steps=options.max_steps, dtype=options.dtype,
+        model, options.t_span, y0, params, method=options.method, rtol=options.rtol, atol=options.atol,
+        t_eval=_times_to_keep(options), first_step=options.first_step, max_step=options.max_step,
+        max_steps=options.max_steps, dtype=options.dtype, throw=False, **how,
     )  # fmt: skip
-    print(f"t = {solution.ts[-1]:g}")
-    for name, value in zip(solution.names, np.ravel(solution.flat_rows[-1]), strict=True):
-        print(f"{name:>12} = {value:.12g}")
+    if solution.success:
+        _print_end(solution, options.t_span[1])
+    if write:
+        write(solution, options.output)
+        print(f"wrote {len(solution.ts):,} rows to {options.output}")
+    if draw:
+        draw(solution)
+        print(f"drew {options.plot}")
+    if not solution.success:
+        print(f"odec solve: {solution.message}", file=sys.stderr)
+        return 1
+
+
+def _times_to_keep(options):
+    """As `solve` takes t_eval: the end alone, unless rows are to be written or drawn."""
+    import numpy as np
+
+    times = options.t_eval
+    if times is None:
+        return None if options.output or options.plot else []
+    if len(times) == 1 and times[0] >= 2 and float(times[0]).is_integer():
+        return np.linspace(options.t_span[0], options.t_span[1], int(times[0]))
+    return times
+
+
+def _print_end(solution, end):
+    print(f"t = {end:g}")
+    width = max(12, *(len(name) for name in solution.names))
+    for name, value in zip(solution.names, solution.structure.flatten(solution.y1, "y1"), strict=True):
+        print(f"{name:>{width}} = {value:.12g}")
     stats = solution.stats
     print(f"{stats['steps']:,} steps, {stats['rejected']:,} rejected, {stats['nfev']:,} evaluations, "
           f"{stats['compile_seconds'] + stats['solve_seconds']:.3f} s")  # fmt: skip
-    if options.output:
-        _write(solution, options.output)
-    if options.plot:
-        _plot(solution, options.plot)
-
-
-SMOOTH = 2_000  # even times that make a drawing smooth where none were asked for
 
 
 def _check_suffix(option, file, endings):
-    if file and Path(file).suffix not in endings:
-        raise ArgumentError(f"{option} {file}: the ending must be {' or '.join(endings)}.")
+    if Path(file).suffix not in endings:
+        raise ArgumentError(f"{option} {file}: the ending must be {', '.join(endings[:-1])} or {endings[-1]}.")
 
 
-def _write(solution, output):
+def _writer(output):
+    """write(solution, file) for the ending of a file's name, or None; what it needs is found missing before solving."""
+    if not output:
+        return None
+    _check_suffix("--output", output, (".csv", ".npz", ".parquet"))
+    if output.endswith(".parquet"):
+        from odec.interop.parquet import parquet_writer
+
+        return parquet_writer()
+    return _write_npz if output.endswith(".npz") else _write_csv
+
+
+def _write_npz(solution, output):
     import numpy as np
 
-    if output.endswith(".npz"):
-        np.savez(output, t=solution.ts, y=solution.flat_rows, names=np.array(solution.names))
-    else:
-        table = np.column_stack([solution.ts, solution.flat_rows])
-        np.savetxt(output, table, delimiter=",", header=",".join(["t", *solution.names]), comments="", fmt="%.17g")
-    print(f"wrote {len(solution.ts):,} rows to {output}")
+    np.savez(output, t=solution.ts, y=solution.flat_rows, names=np.array(solution.names))
 
 
-def _plot(solution, output):
+def _write_csv(solution, output):
+    import csv
+
+    import numpy as np
+
+    with open(output, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(["t", *solution.names])
+        np.savetxt(file, np.column_stack([solution.ts, solution.flat_rows]), delimiter=",", fmt="%.17g")
+
+
+def _drawer(output, phase):
+    """draw(solution) into a file, or None; Matplotlib is found missing before solving."""
+    if not output:
+        return None
+    _check_suffix("--plot", output, (".png", ".svg", ".pdf"))
     try:
         import matplotlib
     except ImportError:
@@ -255,19 +302,34 @@ def _plot(solution, output):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(constrained_layout=True)
-    solution.plot(axes)
-    axes.set_title(solution.name)
-    figure.savefig(output, dpi=150)
-    print(f"drew {output}")
+    components = tuple(int(word) if word.isdigit() else word for word in phase) if phase else None
+
+    def draw(solution):
+        figure = plt.figure(layout="constrained")
+        axes = figure.add_subplot(projection="3d" if components and len(components) == 3 else None)
+        solution.plot(axes, phase=components).set_title(solution.name)
+        figure.savefig(output, dpi=150)
+        plt.close(figure)
+
+    return draw
+
+
+METHOD_COLUMNS = "{name:<{width}}  {order:<5}  {stages:>6}  {dense:>5}  "
 
 
 def _methods(options):
-    from odec.solving import methods
+    from odec.steppers.methods import methods
 
-    print(f"{'name':<10} {'order':>5} {'stages':>6}  family")
-    for m in methods():
-        print(f"{m.name:<10} {f'{m.order}({m.error_order})':>5} {m.stages:>6}  {m.family}; {m.source}")
+    records = methods()
+    row = METHOD_COLUMNS.replace("{width}", str(max(len(m.name) for m in records)))
+    print(row.format(name="name", order="order", stages="stages", dense="dense") + "family; source")
+    columns = min(120, max(80, shutil.get_terminal_size((120, 24)).columns))
+    for m in records:
+        order = f"{m.order}" if m.error_order is None else f"{m.order}({m.error_order})"
+        start = row.format(name=m.name, order=order, stages=m.stages, dense=m.dense_order)
+        print(
+            textwrap.fill(f"{m.family}; {m.source}", columns, initial_indent=start, subsequent_indent=" " * len(start))
+        )
 
 
 def _cache(options):
