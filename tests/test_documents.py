@@ -31,7 +31,7 @@ def test_python_blocks_run(page, tmp_path):
     assert out.stdout
 
 
-GUIDE = ("writing_models.md", "solving.md", "checking_derivatives.md", "reading_generated_code.md")
+GUIDE = ("writing_models.md", "solving.md", "results.md", "checking_derivatives.md", "reading_generated_code.md")
 
 
 def test_the_guide_runs_from_page_to_page(tmp_path):
