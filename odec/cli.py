@@ -28,7 +28,7 @@ def main(arguments=None):
     except (ArgumentError, ImportError) as error:
         print(f"odec {options.command}: {error}", file=sys.stderr)
         return 2
-    except (OdecError, AssertionError) as error:
+    except OdecError as error:
         print(f"odec {options.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -206,7 +206,11 @@ def _check(options):
     model, y0, params = _model(options.model), _state(options.y0), _parameters(options.params)
     if isinstance(model, System):
         raise ArgumentError(f"{options.model}: a saved model has no function to compare with; check FILE.py:NAME.")
-    print(check_model(model, y0, params, examples=options.examples))
+    try:
+        print(check_model(model, y0, params, examples=options.examples))
+    except AssertionError as found:
+        print(f"odec check: {found}", file=sys.stderr)
+        return 1
 
 
 def _solve(options):
@@ -248,10 +252,13 @@ def _times_to_keep(options):
 
 
 def _print_end(solution, end):
+    import numpy as np
+
     print(f"t = {end:g}")
     width = max(12, *(len(name) for name in solution.names))
+    digits = 8 if solution.flat_rows.dtype == np.float32 else 12
     for name, value in zip(solution.names, solution.structure.flatten(solution.y1, "y1"), strict=True):
-        print(f"{name:>{width}} = {value:.12g}")
+        print(f"{name:>{width}} = {value:.{digits}g}")
     stats = solution.stats
     print(f"{stats['steps']:,} steps, {stats['rejected']:,} rejected, {stats['nfev']:,} evaluations, "
           f"{stats['compile_seconds'] + stats['solve_seconds']:.3f} s")  # fmt: skip
@@ -326,7 +333,7 @@ def _methods(options):
     columns = min(120, max(80, shutil.get_terminal_size((120, 24)).columns))
     for m in records:
         order = f"{m.order}" if m.error_order is None else f"{m.order}({m.error_order})"
-        start = row.format(name=m.name, order=order, stages=m.stages, dense=m.dense_order)
+        start = row.format(name=m.name, order=order, stages=m.stages, dense=m.dense_order or "-")
         print(
             textwrap.fill(f"{m.family}; {m.source}", columns, initial_indent=start, subsequent_indent=" " * len(start))
         )

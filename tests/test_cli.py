@@ -125,6 +125,12 @@ def test_the_end_is_printed_when_the_last_row_is_not_there(file, capsys):
     assert code == 0 and "t = 1\n" in out and abs(x - np.cos(2.0)) < 1e-4
 
 
+def test_a_float32_end_has_float32_digits(file, capsys):
+    code, out, _ = run(capsys, "solve", f"{file}:spring", "--t-span", "0", "1", "--y0", "1", "0", "--dtype", "float32")
+    digits = next(line for line in out.splitlines() if " x = " in line).split("=")[1].strip().lstrip("-0.")
+    assert code == 0 and len(digits) <= 8
+
+
 def test_what_was_reached_is_written(file, capsys, tmp_path):
     output = str(tmp_path / "rows.csv")
     code, out, err = run(capsys, "solve", f"{file}:explodes", "--t-span", "0", "9", "--y0", "1", "--output", output)
