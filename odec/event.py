@@ -13,7 +13,7 @@ from odec.graph.function import Function
 from odec.graph.node import coerce, constant, input_node, line_is
 from odec.graph.structure import Leaf, children_of
 from odec.graph.trace import unwrap
-from odec.integrate.run import EventKernels
+from odec.integrate.problem import EventKernels
 from odec.ops.shaping import array
 from odec.ops.structure import concatenate, reshape
 from odec.steppers.runge_kutta import evaluation

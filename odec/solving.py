@@ -15,7 +15,8 @@ from odec.event import event_kernels, event_list
 from odec.failure import message
 from odec.graph.structure import children_of, component_paths
 from odec.integrate.control import controller_named
-from odec.integrate.run import Problem, all_finite
+from odec.integrate.problem import Problem
+from odec.integrate.run import all_finite
 from odec.model import Model, dtype_name
 from odec.progress import progress_bar
 from odec.solution import Solution

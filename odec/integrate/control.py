@@ -6,8 +6,11 @@ a parabola for the power: the libraries' would cost a tenth of a small model's s
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from odec.codegen.machine import bits, from_bits
 from odec.errors import ArgumentError, nearest
@@ -70,13 +73,15 @@ class Controller:
     def gains(self, exponent):
         """What the loop reads: the safety's part of log2 of the ratio, the five gains, log2 of the limits, 1/k and
         the safety's part after a rejection."""
-        k = float(exponent)
-        logs = (math.log2(x) for x in (self.safety, self.least, self.most))
-        safety, least, most = logs
-        return (
-            (self.beta1 + self.beta2 + self.beta3) * safety, self.beta1 / k, self.beta2 / k, self.beta3 / k,
-            self.alpha2, self.alpha3, least, most, 1.0 / k, safety,
-        )  # fmt: skip
+        return _gains(self, exponent)
+
+
+@functools.lru_cache(256)
+def _gains(c, exponent):
+    k, safety = float(exponent), math.log2(c.safety)
+    steady = (c.beta1 + c.beta2 + c.beta3) * safety
+    betas = c.beta1 / k, c.beta2 / k, c.beta3 / k
+    return np.array((steady, *betas, c.alpha2, c.alpha3, math.log2(c.least), math.log2(c.most), 1.0 / k, safety))
 
 
 def _is_finite(value):

@@ -5,7 +5,8 @@ import numpy as np
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_python import python_function
 from odec.event import event_functions, event_table
-from odec.integrate.run import Problem, Solver
+from odec.integrate.problem import Problem
+from odec.integrate.run import Solver
 from odec.steppers.methods import method_named
 from odec.steppers.step import dense_function, step_function
 

@@ -11,6 +11,7 @@ from targets import python_solver, run
 
 import odec
 from odec import Status
+from odec.integrate import kept
 from odec.integrate import run as runs
 
 METHODS = ("tsit5", "bs3", "rk38")
@@ -141,8 +142,8 @@ def test_max_steps_sizes_no_buffer():
 def test_pauses_and_small_chunks_change_no_bit(monkeypatch, t_eval):
     whole = run(compiled(LOTKA), (0.0, 5.0), [1.0, 1.0], [1.5, 1.0], t_eval=t_eval)
     monkeypatch.setattr(runs, "FIRST_PAUSE", 1)
-    monkeypatch.setattr(runs, "FIRST_ROOM", 1)
-    monkeypatch.setattr(runs, "DOUBLED", 0)
+    monkeypatch.setattr(kept, "FIRST_ROOM", 1)
+    monkeypatch.setattr(kept, "DOUBLED", 0)
     monkeypatch.setattr(runs, "_next_pause", lambda steps, seconds: 1)
     pieces = run(compiled(LOTKA), (0.0, 5.0), [1.0, 1.0], [1.5, 1.0], t_eval=t_eval)
     assert (whole.steps, whole.rejected, whole.nfev) == (pieces.steps, pieces.rejected, pieces.nfev)

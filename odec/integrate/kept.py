@@ -1,0 +1,77 @@
+"""What a run keeps: rows, polynomials, events."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from odec.integrate import slots as at
+from odec.integrate.dense import DenseOutput
+from odec.integrate.events import SAMPLES
+from odec.integrate.problem import NO_TIMES
+
+FIRST_ROOM = 64  # rows at first, where their number is not known
+DOUBLED = 2**17  # numbers up to which room doubles; from there it grows by an eighth, so that little is unused
+
+
+class Kept:
+    """What a run keeps: rows, polynomials, events, each in arrays that grow in place as they fill."""
+
+    def __init__(self, solver, problem):
+        n, dtype, degree = solver.n, solver.dtype, solver.method.degree
+        self.problem, self.n, self.degree = problem, n, degree
+        self.every = problem.t_eval is None
+        self.n_events = len(problem.events.resets) if problem.events else 0
+        rows = FIRST_ROOM if self.every else len(problem.t_eval)
+        segments = FIRST_ROOM if problem.dense else 0
+        fired = FIRST_ROOM + 2 * SAMPLES * self.n_events if self.n_events else 0
+        self.rooms = rows, segments, fired
+        self.places = [
+            *((np.empty(rows), np.empty(rows * n, dtype)) if rows else (NO_TIMES,) * 2),
+            *((np.empty(2 * segments), np.empty(segments * (degree + 1) * n, dtype)) if segments else (NO_TIMES,) * 2),
+            *((np.empty(fired), np.empty(fired, np.int64), np.empty(fired * n, dtype)) if fired else (NO_TIMES,) * 3),
+        ]  # fmt: skip
+        self._groups = (0, 1), (2, 3), (4, 5, 6)
+
+    def grow(self, count):
+        """More room for what is nearly full."""
+        filled = count[at.SAVED], count[at.SEGMENTS], count[at.FIRED]
+        margin = 3, 1, SAMPLES * self.n_events + 1
+        rooms = list(self.rooms)
+        for g, group in enumerate(self._groups):
+            room = rooms[g]
+            if room and filled[g] + margin[g] > room and (g or self.every):
+                numbers = max(self.places[i].size for i in group)
+                rooms[g] = room + (room if numbers <= DOUBLED else room // 8 + 1)
+                for i in group:
+                    self._resize(i, rooms[g] * (self.places[i].size // room))
+        self.rooms = tuple(rooms)
+
+    def _resize(self, i, size):
+        self.places[i].resize(size, refcheck=False)  # in place where memory allows, so that nothing is held twice
+
+    def _cut(self, group, room, filled):
+        """The arrays of a group with as many rows as were filled."""
+        if filled < room:
+            for i in self._groups[group]:
+                self._resize(i, filled * (self.places[i].size // room))
+        return [self.places[i] for i in self._groups[group]]
+
+    def rows(self, count, t, y):
+        """(ts (rows,), ys (rows, n))."""
+        if not self.every and self.rooms[0] == 0:
+            return np.array([t]), y[None].copy()
+        ts, ys = self._cut(0, self.rooms[0], count[at.SAVED])
+        return ts, ys.reshape(-1, self.n)
+
+    def finish(self, outcome, count):
+        """Put polynomials and events into the outcome."""
+        if self.n_events:
+            times, which, states = self._cut(2, self.rooms[2], count[at.FIRED])
+            outcome.fired_t, outcome.fired_e, outcome.fired_y = times, which, states.reshape(-1, self.n)
+        if self.problem.dense:
+            marks, rows = self._cut(1, self.rooms[1], count[at.SEGMENTS])
+            resets = self.problem.events.resets if self.problem.events else ()
+            moved = np.array([r is not None for r in resets], bool)
+            jumps = outcome.fired_t[moved[outcome.fired_e]] if moved.any() else NO_TIMES
+            rows = rows.reshape(-1, self.degree + 1, self.n)
+            outcome.dense = DenseOutput(marks[::2], marks[1::2], rows, (outcome.t, outcome.y), jumps)

@@ -1,0 +1,105 @@
+"""What the loop is given and what it leaves behind, as flat vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from odec.errors import Status
+from odec.integrate import slots as at
+from odec.integrate.control import CONTROLLERS, Controller
+from odec.integrate.dense import DenseOutput
+
+NO_TIMES = np.empty(0)
+
+
+@dataclass
+class Problem:
+    """One solve, as flat vectors.
+
+    span : (t0, t1); y (n,), p (m,); rtol, atol : numbers or vectors (n,)
+    t_eval : times to keep, None for every step
+    tstops : times strictly within the span, in its direction
+    first_step : 0 to choose one; max_steps : of all steps tried
+    """
+
+    span: tuple[float, float]
+    y: np.ndarray
+    p: np.ndarray
+    rtol: float | np.ndarray = 1e-6
+    atol: float | np.ndarray = 1e-9
+    t_eval: np.ndarray | None = None
+    tstops: tuple[float, ...] = ()
+    first_step: float = 0.0
+    min_step: float = 0.0
+    max_step: float = math.inf
+    max_steps: int = 1_000_000
+    controller: Controller = CONTROLLERS["PI"]
+    dense: bool = False
+    events: EventKernels | None = None
+    pause: Callable | None = None  # called with the time reached at the loop's pauses
+
+    @property
+    def interpolates(self):
+        """Whether the dense output is needed."""
+        return bool(self.dense or self.events or (self.t_eval is not None and len(self.t_eval)))
+
+
+@dataclass(frozen=True, eq=False)
+class EventKernels:
+    """The kernels of a list of events, and how each is meant.
+
+    values : (t, y, p) -> (n_events,); rates : its derivative along the solution, likewise
+    resets : for each event (t, y, p) -> (y, p), or None
+    directions, terminal_after : for each event, -1, 0 or 1, and the number of firings that ends the solve (0: none)
+    """
+
+    values: object
+    rates: object
+    resets: tuple
+    directions: tuple[int, ...]
+    terminal_after: tuple[int, ...]
+
+    @property
+    def watched(self):
+        """The loop's table of events at the start of a solve."""
+        table = np.zeros((len(self.resets), at.WATCHED), np.int64)
+        table[:, at.DIRECTION], table[:, at.TERMINAL_AFTER] = self.directions, self.terminal_after
+        table[:, at.HAS_RESET] = [r is not None for r in self.resets]
+        return table.ravel()
+
+
+def _nothing() -> Any:
+    return NO_TIMES
+
+
+@dataclass
+class Outcome:
+    """What the loop leaves behind; arrays are new.
+
+    ts (rows,), ys (rows, n); t, y : where it ended
+    h : the size of the last step tried; slope, p : of a solve that failed, f at the end and the parameters in use
+    reach : |h| times the fastest rate of the model, the median over a long solve and where steps ran out; else None
+    fired_t, fired_e, fired_y : times, indices and states of events, in the order in which they happened
+    """
+
+    ts: np.ndarray
+    ys: np.ndarray
+    t: float
+    y: np.ndarray
+    status: Status
+    steps: int
+    rejected: int
+    nfev: int
+    h: float
+    reach: float | None = None
+    slope: np.ndarray = field(default_factory=_nothing)
+    p: np.ndarray = field(default_factory=_nothing)
+    dense: DenseOutput | None = None
+    fired_t: np.ndarray = field(default_factory=_nothing)
+    fired_e: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    fired_y: np.ndarray = field(default_factory=_nothing)
