@@ -83,5 +83,6 @@ def nearest(word, words):
     """'; did you mean a or b?' for the known words that resemble `word`, else '.': the end of a sentence."""
     import difflib
 
-    close = difflib.get_close_matches(str(word), [str(w) for w in words], n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(w) for w in close)}?" if close else "."
+    known = {str(w).lower(): str(w) for w in words}
+    close = difflib.get_close_matches(str(word).lower(), list(known), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(known[w]) for w in close)}?" if close else "."

@@ -178,19 +178,20 @@ def _traced(system, function, name):
     except (TypeError, ValueError):
         given = []
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [p.name for p in given if p.kind in kinds][2:]
+    named = [p for p in given if p.kind in kinds][2:]
+    names = [p.name for p in named]
     known = [str(k) for k in system.parameters.keys]
     starred = any(p.kind is p.VAR_POSITIONAL for p in given)
     if not given or starred:
         call = lambda t, y, values: function(t, y, *values.values())
     elif all(n in known for n in names):
         call = lambda t, y, values: function(t, y, *(values[n] for n in names))
-    elif len(names) == len(known):
+    elif len(names) == len(known) and all(p.default is p.empty or p.name in known for p in named):
         call = lambda t, y, values: function(t, y, *values.values())
     else:
         unknown = next(n for n in names if n not in known)
         raise ArgumentError(
             f"{name} takes {unknown!r}, which {system.name} has not; it can take "
-            f"t, y{''.join(f', {k}' for k in known)}."
+            f"t, y{''.join(f', {k}' for k in known)}. Bind other values by keyword only: lambda t, y, *, {unknown}=..."
         )
     return traced(call, name, system.y_structure, system.p_structure, system.dtype)

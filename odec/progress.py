@@ -17,11 +17,11 @@ def progress_bar(name, t0, t1):
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError("progress=True needs tqdm; install odec[progress].") from None
-    shape = "{desc}: {percentage:3.0f}%|{bar}| t = {postfix} [{elapsed}<{remaining}]"
-    with tqdm(total=1.0, desc=name, bar_format=shape, postfix=f"{t0:.6g}") as bar:
+    shape = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+    with tqdm(total=1.0, desc=f"{name}, t = {t0:.6g}", bar_format=shape) as bar:
 
         def reached(t):
-            bar.set_postfix_str(f"{t:.6g}", refresh=False)
+            bar.set_description_str(f"{name}, t = {t:.6g}", refresh=False)
             bar.update((t - t0) / (t1 - t0) - bar.n)
 
         yield reached

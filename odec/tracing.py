@@ -89,10 +89,20 @@ def _collect(words, item, value, path, parts, dtype):
         return
     found = children_of(value)
     if found is None or set(found[1]) != set(item.keys):
-        given = f"a {type(value).__name__}" if found is None else f"a {found[0]} of ({', '.join(map(str, found[1]))})"
+        cure = f" For an array {what} give {what}0 as a list or array." if (what, item.kind) == ("y", "tuple") else ""
         raise ShapeError(
-            f"{name} returned {given}, but {what}{path} is {describe(item)}; {duty} in the structure of {what}."
+            f"{name} returned {_described(value)}, but {what}{path} is {describe(item)}; {duty} in the structure of "
+            f"{what}.{cure}"
         )
     by_key = dict(zip(found[1], found[2], strict=True))
     for key, child in zip(item.keys, item.children, strict=True):
         _collect(words, child, by_key[key], path + step_text(item.kind, key), parts, dtype)
+
+
+def _described(value):
+    """'a tuple of (0, 1)' or 'an array of shape (3,)': what a function returned, for messages."""
+    found = children_of(value)
+    if found is not None:
+        return f"a {found[0]} of ({', '.join(map(str, found[1]))})"
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" if shape is None else f"an array of shape {shape}" if shape else "a number"

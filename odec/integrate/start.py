@@ -43,7 +43,8 @@ def start(rhs, y, y_next, trial, slope, p, rtol, atol, work, real, count):
         return RUNNING
     steepest = max(d1, d2)
     refined = max(1e-6, guess * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / count[at.EXPONENT])
-    real[at.H] = direction * min(100.0 * guess, max(refined, least), span, real[at.MAX_STEP])
+    size = max(min(100.0 * guess, max(refined, least)), real[at.MIN_STEP])
+    real[at.H] = direction * min(size, span, real[at.MAX_STEP])
     return RUNNING
 
 

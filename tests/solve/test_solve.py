@@ -295,6 +295,35 @@ def test_methods_are_listed_and_usable():
     assert auto.ys.tobytes() == odec.solve(decay, (0.0, 1.0), [1.0], method="tsit5").ys.tobytes()
 
 
+def test_the_first_step_is_no_shorter_than_min_step():
+    sol = odec.solve(decay, (0.0, 10.0), [1.0], min_step=0.1)
+    assert sol.ts[1] == pytest.approx(0.1) and sol.y1 == pytest.approx([np.exp(-10.0)], abs=1e-6)
+
+
+def test_progress_shows_the_name_and_the_time_reached(capsys):
+    odec.solve(decay, (0.0, 10.0), [1.0], progress=True)
+    assert "decay, t = 10 100%" in capsys.readouterr().err
+
+
+def test_a_tuple_as_state_of_a_model_of_arrays_gets_a_cure():
+    with pytest.raises(odec.ShapeError, match=r"returned a number, but y is a tuple.* give y0 as a list or array"):
+        odec.solve(odec.dynamics(lambda t, y: -y[0]), (0.0, 1.0), (1.0,))
+
+
+def test_events_take_parameters_and_bound_values():
+    level = 0.25
+    takes = (
+        lambda t, y, rate: y[0] - 0.25 * rate,
+        lambda t, y, any_name: y[0] - 0.25 * any_name,
+        lambda t, y, *, level=level: y[0] - level,
+    )
+    for function in takes:
+        sol = odec.solve(decay, (0.0, 2.0), [1.0], events=function)
+        assert sol.t_events[0] == pytest.approx([np.log(4.0)], abs=1e-5)
+    with pytest.raises(odec.ArgumentError, match=r"takes 'level', which decay has not.*lambda t, y, \*, level="):
+        odec.solve(decay, (0.0, 2.0), [1.0], events=lambda t, y, level=level: y[0] - level)
+
+
 def test_the_names_of_the_package_are_functions_whatever_was_imported_first():
     assert callable(odec.solve) and callable(odec.dynamics) and set(dir(odec)) >= set(odec.__all__)
     for name in odec.__all__:
