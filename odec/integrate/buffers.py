@@ -29,7 +29,7 @@ class Buffers:
         sizes = {
             "y": n, "y_next": n, "f0": slope, "f1": slope, "k": len(method.kept) * n,
             "q": method.degree * n if interpolates else 0, "p": m, "rtol": tolerance, "atol": tolerance, "work": work,
-            "g": 4 * n_events, "trial": n + m if events else tolerance,
+            "g": 5 * n_events, "trial": n + m if events else tolerance,
         }  # fmt: skip
         vectors, numbers = _Block(solver.dtype, *sizes.values()), _Block(np.float64, n_events, at.REALS)
         named = dict(zip(sizes, vectors.parts, strict=True))

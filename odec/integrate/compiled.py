@@ -11,9 +11,10 @@ from odec.integrate import control, events, interpolate, loop, start
 _one_at_a_time = threading.Lock()
 PARTS = (
     control.log2_rough, control.exp2_rough, control.accepted_log, control.rejected_factor,
-    interpolate.state_at, interpolate.copy, interpolate.state_between,
+    interpolate.state_at, interpolate.copy, interpolate.time_after, interpolate.state_after,
     interpolate.keep_row, interpolate.keep_segment, events.sign, events._values, events._root, events._record,
-    events.find_events, events.reset_state, events.set_sides, start._scaled_norm, start.slope_at, start.start,
+    events.find_events, events._still_at_start, events.next_size, events.reset_state, events.first_sides,
+    events.set_sides, start._scaled_norm, start.slope_at, start.start,
     loop._come_home,
 )  # fmt: skip
 

@@ -1,15 +1,15 @@
 """Events within an accepted step: sign changes on its polynomial, located to neighbouring doubles, in time order.
 
 An event has a side, the sign of its function since it last changed; it happens where the function reaches
-zero or the other sign. Side 0 means: not known, the next sign is taken over without an event.
+zero or the other sign. Side 0 means: not known, the next sign is taken over without an event; so it is after nan.
 """
 
 from __future__ import annotations
 
 from odec.codegen.machine import call_kernel, offset
 from odec.integrate import slots as at
-from odec.integrate.interpolate import copy, state_between
-from odec.integrate.slots import RESOLUTION
+from odec.integrate.interpolate import copy, state_after, time_after
+from odec.integrate.slots import LARGEST, RESOLUTION
 
 SAMPLES = 8  # parts of a step at whose ends the functions are evaluated, so that two changes in one step are seen
 MOST_TRIES = 200  # of the search for a root; bisection alone needs 60 within a step
@@ -18,7 +18,12 @@ QUIET, PENDING, CHANGED, HAPPENED = range(
     4
 )  # in watch[at.JUST]: found in this part of the step, on the other side, recorded
 SAME_ROOT = 64.0  # spacings of t within which a function that crosses again does so at the same root
+AT_START = 1e-12  # of a step within which a function that was zero at the start is still there
 NOISE = 4.0  # times the function's values on both sides of a root: what is zero to rounding
+JUMP = 1e-3  # of the largest value seen: a function with such values on both sides of a root jumps there
+MOST_CHATTER = 100  # resets in a row, each within CLOSE of the one before
+CLOSE = 1024.0  # spacings of t
+LONGER = 1.25  # a step after a reset, than the time since the reset before it
 
 
 def sign(x):
@@ -30,13 +35,14 @@ def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, wat
                 count):  # fmt: skip
     """Record the events of the step from t to t_new; whether it must be cut, at real[at.CUT], and for what.
 
-    g (4 n_events,) : values at the left of the part that is searched, at its right, on both sides of roots; scratch
+    g (5 n_events,) : values at the left of the part that is searched, at its right, on both sides of roots; scratch;
+        the largest so far
     trial (n,), roots (n_events,) : scratch
     """
     n_events, cut = count[at.EVENTS], NO_CUT
-    left = t
+    left = 0.0
     for part in range(1, SAMPLES + 1):
-        right = t_new if part == SAMPLES else t + h * (part / SAMPLES)
+        right = t_new - t if part == SAMPLES else h * (part / SAMPLES)
         if right == left:
             continue
         _values(events, right, t, h, t_new, y, y_next, q, p, work, trial, offset(g, n_events), real, count)
@@ -44,8 +50,11 @@ def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, wat
         for e in range(n_events):
             roots[e] = 0.0
             watch[e * at.WATCHED + at.JUST] = QUIET
-            side, new = watch[e * at.WATCHED + at.SIDE], sign(g[n_events + e])
-            if side == 0:
+            value = g[n_events + e]
+            side, new = watch[e * at.WATCHED + at.SIDE], sign(value)
+            if g[4 * n_events + e] < abs(value) <= LARGEST:
+                g[4 * n_events + e] = abs(value)
+            if side == 0 or value != value:
                 watch[e * at.WATCHED + at.SIDE] = new
             elif new * side <= 0:
                 watch[e * at.WATCHED + at.JUST] = PENDING
@@ -55,6 +64,8 @@ def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, wat
                 if watch[e * at.WATCHED + at.JUST] == PENDING:
                     roots[e] = _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, watch, real,
                                      count)  # fmt: skip
+                    if g[e] == 0.0 and left == 0.0 and watch[e * at.WATCHED + at.FIRINGS] == 0:
+                        crossings -= _still_at_start(e, n_events, roots[e], t, h, g, watch)
             cut = _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_t, fired_e, fired_y, real,
                           count)  # fmt: skip
             if cut != NO_CUT:
@@ -64,10 +75,10 @@ def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, wat
     return cut
 
 
-def _values(events, when, t, h, t_new, y, y_next, q, p, work, trial, values, real, count):
-    """The event functions at time `when` of the step."""
-    state_between(when, t, h, t_new, count[at.N], count[at.DEGREE], y, y_next, q, trial)
-    real[at.SCRATCH] = when
+def _values(events, elapsed, t, h, t_new, y, y_next, q, p, work, trial, values, real, count):
+    """The event functions, so long after the start of the step."""
+    state_after(elapsed, t, h, t_new, count[at.N], count[at.DEGREE], y, y_next, q, trial)
+    real[at.SCRATCH] = time_after(elapsed, t, t_new)
     call_kernel(events, offset(real, at.SCRATCH), trial, p, values, work)
 
 
@@ -106,7 +117,7 @@ def _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, 
             guess = middle
         _values(events, guess, t, h, t_new, y, y_next, q, p, work, trial, values, real, count)
         value = values[e] * side
-        if value > 0.0:
+        if value > 0.0 or value != value:
             low, at_low, weighted_low = guess, value, value
             if last == -1:
                 weighted_high *= 0.5
@@ -117,8 +128,17 @@ def _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, 
                 weighted_low *= 0.5
             last = 1
         seen = max(abs(at_low), abs(at_high))
-    g[2 * n_events + e] = seen
+    g[2 * n_events + e] = 0.0 if seen > JUMP * g[4 * n_events + e] else seen
     return high
+
+
+def _still_at_start(e, n_events, root, t, h, g, watch):
+    """1 where a function that is zero at the start only seems to leave its side there, which is then unknown."""
+    if abs(root) > max(AT_START * abs(h), SAME_ROOT * RESOLUTION * abs(t)):
+        return 0
+    watch[e * at.WATCHED + at.JUST] = QUIET
+    watch[e * at.WATCHED + at.SIDE] = sign(g[n_events + e])
+    return 1
 
 
 def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_t, fired_e, fired_y, real, count):
@@ -130,8 +150,8 @@ def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_
         for other in range(n_events):
             if watch[other * at.WATCHED + at.JUST] == PENDING and (e < 0 or (roots[other] - roots[e]) * ahead < 0.0):
                 e = other
-        when = roots[e]
-        if cut != NO_CUT and (when - end) * ahead > 2.0 * RESOLUTION * abs(end):
+        when = time_after(roots[e], t, t_new)
+        if cut != NO_CUT and (roots[e] - end) * ahead > 2.0 * RESOLUTION * abs(when):
             break
         watch[e * at.WATCHED + at.JUST] = CHANGED
         side = watch[e * at.WATCHED + at.SIDE]
@@ -139,7 +159,7 @@ def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_
         wanted = watch[e * at.WATCHED + at.DIRECTION]
         if wanted * side > 0:
             continue
-        state_between(when, t, h, t_new, n, count[at.DEGREE], y, y_next, q, trial)
+        state_after(roots[e], t, h, t_new, n, count[at.DEGREE], y, y_next, q, trial)
         fired = count[at.FIRED]
         fired_t[fired], fired_e[fired] = when, e
         copy(n, trial, offset(fired_y, fired * n))
@@ -152,10 +172,25 @@ def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_
         elif watch[e * at.WATCHED + at.HAS_RESET] == 1:
             kind = RESET
         if kind != NO_CUT:
-            end = when if cut == NO_CUT else end
+            end = roots[e] if cut == NO_CUT else end
             cut = max(cut, kind)
     real[at.CUT] = end
     return cut
+
+
+def next_size(t, h, real, count):
+    """The size of the step after a reset at t, h before it; counts resets that follow each other closely.
+
+    Little more than the time since the reset before: a ball's flight is one step, and the coefficients of a step
+    of a thousand flights would leave few digits to the height.
+    """
+    since = abs(t - real[at.LAST_RESET])
+    real[at.LAST_RESET] = t
+    if since <= CLOSE * RESOLUTION * abs(t):
+        count[at.CHATTER] += 1
+        return h
+    count[at.CHATTER] = 0
+    return min(max(h, -LONGER * since), LONGER * since)
 
 
 def reset_state(resets, t, y, p, work, trial, watch, real, count):
@@ -167,6 +202,13 @@ def reset_state(resets, t, y, p, work, trial, watch, real, count):
             call_kernel(resets[e], offset(real, at.SCRATCH), y, p, trial, offset(trial, n), work)
             copy(n, trial, y)
             copy(m, offset(trial, n), p)
+
+
+def first_sides(events, rates, ahead, t, y, p, work, g, watch, real, count):
+    """The side of each event at the start of a solve."""
+    for e in range(count[at.EVENTS]):
+        g[4 * count[at.EVENTS] + e] = 0.0
+    set_sides(events, rates, ahead, t, y, p, work, g, watch, real, count)
 
 
 def set_sides(events, rates, ahead, t, y, p, work, g, watch, real, count):

@@ -17,12 +17,20 @@ def state_at(theta, n, degree, y, q, row):
         row[i] = y[i] + theta * (q[i] + rest * row[i])
 
 
-def state_between(at, t, h, t_new, n, degree, y, y_next, q, row):
-    """The state at time `at` of the step from t to t_new of size h, at the end the new state itself."""
-    if at == t_new:
+def time_after(elapsed, t, t_new):
+    """The time so long after the start of the step from t to t_new."""
+    return t_new if elapsed == t_new - t else t + elapsed
+
+
+def state_after(elapsed, t, h, t_new, n, degree, y, y_next, q, row):
+    """The state so long after the start of the step from t to t_new of size h, at the end the new state itself.
+
+    Doubles are finer near 0 than near t: an event's state is exact to rounding, whatever t is rounded to.
+    """
+    if elapsed == t_new - t:
         copy(n, y_next, row)
     else:
-        state_at((at - t) / h, n, degree, y, q, row)
+        state_at(elapsed / h, n, degree, y, q, row)
 
 
 def copy(n, source, row):

@@ -10,8 +10,18 @@ from __future__ import annotations
 from odec.codegen.machine import call_kernel, offset
 from odec.integrate import slots as at
 from odec.integrate.control import LEAST_LOG, accepted_log, exp2_rough, log2_rough, rejected_factor
-from odec.integrate.events import NO_CUT, SAMPLES, TERMINAL, find_events, reset_state, set_sides
-from odec.integrate.interpolate import copy, keep_row, keep_segment, state_between
+from odec.integrate.events import (
+    MOST_CHATTER,
+    NO_CUT,
+    SAMPLES,
+    TERMINAL,
+    find_events,
+    first_sides,
+    next_size,
+    reset_state,
+    set_sides,
+)
+from odec.integrate.interpolate import copy, keep_row, keep_segment, state_after, time_after
 from odec.integrate.slots import (
     CHATTERING,
     NEEDS_ROOM,
@@ -25,8 +35,6 @@ from odec.integrate.slots import (
 )
 from odec.integrate.start import slope_at, start
 
-MOST_CHATTER = 100  # resets in a row, each within CLOSE of the one before
-CLOSE = 1024.0  # spacings of t
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
 
 
@@ -52,8 +60,9 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
         count[at.STARTED] = 1
         if count[at.EVALS] == at.EVERY_STEP:
             count[at.SAVED] = keep_row(t, n, y, 0, ts, ys)
+        real[at.LAST_RESET] = t
         if n_events > 0:
-            set_sides(events, rates, direction, t, y, p, work, g, watch, real, count)
+            first_sides(events, rates, direction, t, y, p, work, g, watch, real, count)
     home, home_slope = y, f0
     status, pause, adaptive = RUNNING, count[at.PAUSE], count[at.ADAPTIVE] == 1
     log1, log2, ratio1, ratio2 = real[at.LOG1], real[at.LOG2], real[at.RATIO1], real[at.RATIO2]
@@ -88,9 +97,9 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
         tried = direction * size
         if ends:
             tried = stop - t
-            before = direction * RESOLUTION * abs(stop)
-            if next_stop < last_stop and abs(tried) > abs(before):  # so that no stage sees beyond a discontinuity
-                tried -= before
+            gap = direction * RESOLUTION * max(abs(stop), abs(tried))
+            if next_stop < last_stop and abs(tried) > abs(gap):  # so that no stage sees beyond a discontinuity
+                tried -= gap
         elif size <= RESOLUTION * abs(t) or (size < min_step and adaptive) or size == 0.0:
             status = NON_FINITE if broken else STEP_UNDERFLOW
             break
@@ -111,10 +120,10 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
                     cut = find_events(events, t, tried, new_t, y, y_next, q, p, work, g, trial, roots, watch, fired_t,
                                       fired_e, fired_y, real, count)  # fmt: skip
                     if cut != NO_CUT:
-                        end_t = real[at.CUT]
+                        end_t = time_after(real[at.CUT], t, new_t)
                 while next_eval < evals and (t_eval[next_eval] - end_t) * direction <= 0.0:
                     when = t_eval[next_eval]
-                    state_between(when, t, tried, new_t, n, degree, y, y_next, q, offset(ys, saved * n))
+                    state_after(when - t, t, tried, new_t, n, degree, y, y_next, q, offset(ys, saved * n))
                     ts[saved] = when
                     saved += 1
                     next_eval += 1
@@ -134,7 +143,7 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
                     h = tried * factor
             tight, broken = 0, 0
             if cut != NO_CUT:
-                state_between(end_t, t, tried, new_t, n, degree, y, y_next, q, trial)
+                state_after(real[at.CUT], t, tried, new_t, n, degree, y, y_next, q, trial)
                 copy(n, trial, y_next)
             y, y_next = y_next, y
             f0, f1 = f1, f0
@@ -148,9 +157,8 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
                 set_sides(events, rates, direction, t, y, p, work, g, watch, real, count)
                 if every:
                     saved = keep_row(t, n, y, saved, ts, ys)
-                close = abs(t - real[at.LAST_RESET]) <= CLOSE * RESOLUTION * abs(t)
-                count[at.CHATTER] = count[at.CHATTER] + 1 if close else 0
-                real[at.LAST_RESET] = t
+                size = next_size(t, h, real, count)
+                h = size if adaptive else h
                 if count[at.CHATTER] >= MOST_CHATTER:
                     status = CHATTERING
             moved = cut != NO_CUT  # then the slope is another one
@@ -158,7 +166,8 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
                 status = SUCCESS if status == RUNNING else status
             elif t == stop:
                 next_stop += 1
-                stop, moved = stops[next_stop], True
+                gap = min(RESOLUTION * max(abs(stop), abs(tried)), 0.5 * abs(stops[next_stop] - stop))
+                t, stop, moved = stop + direction * gap, stops[next_stop], True  # and none on what lies before it
                 log1, log2, ratio1, ratio2 = 0.0, 0.0, 0.0, 0.0
             if moved and count[at.CARRIED] > 0:
                 slope_at(rhs, t, y, p, f0, work, real, count)
