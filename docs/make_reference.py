@@ -32,7 +32,7 @@ def public():
         if inspect.ismodule(value):
             lines += [f"### `odec.{name}`", "", inspect.getdoc(value) or "", ""]
             for inner, function in sorted(vars(value).items()):
-                if inspect.isfunction(function) and function.__module__ == value.__name__ and inner[0] != "_":
+                if inspect.isfunction(function) and function.__module__.startswith(value.__name__) and inner[0] != "_":
                     lines += entry(f"odec.{name}.{inner}", function)
         elif isinstance(value, type) and issubclass(value, (Exception, int)):
             lines += [f"### `odec.{name}`", "", inspect.getdoc(value) or "", ""]

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import odec
-from odec import special, testing
+from odec import special
 from odec.errors import ArgumentError
 from odec.graph.op import OPS
-from odec.testing import check_model, models
+from odec.testing import check_model, models, references
+from odec.testing.check import DERIVATIVES
 
 # ---- models that are right --------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ def test_float32_models_pass(name):
 
 
 def test_a_model_too_large_for_sympy_is_compared_with_differences(monkeypatch):
-    monkeypatch.setattr(testing, "LARGEST_MODEL", 0)
+    monkeypatch.setattr(references, "LARGEST_MODEL", 0)
     for name in ("lorenz", "network", "kepler", "pendulum"):
         function, y0, params = MODELS[name]
         report = check_model(odec.dynamics(function), y0, params, examples=6)
@@ -200,12 +201,12 @@ def wrong_sine():
         object.__setattr__(record, name, rule)
 
 
-@pytest.mark.parametrize("derivative", testing.DERIVATIVES)
+@pytest.mark.parametrize("derivative", DERIVATIVES)
 @pytest.mark.parametrize("large", [False, True], ids=["SymPy", "differences"])
 def test_a_wrong_derivative_is_found_and_named(wrong_sine, derivative, large, monkeypatch, tmp_path):
     monkeypatch.setenv("ODEC_CACHE_DIR", str(tmp_path))
     if large:
-        monkeypatch.setattr(testing, "LARGEST_MODEL", 0)
+        monkeypatch.setattr(references, "LARGEST_MODEL", 0)
 
     def swing(t, y, wrong=1.0):
         return [y[1], -wrong * np.sin(y[0])]
