@@ -71,10 +71,11 @@ def _compiled(name, function, parameters, helpers):
     from numba.extending import register_jitable
 
     kinds = {"int": types.int64, "float64*": types.CPointer(types.float64), "float32*": types.CPointer(types.float32),
-             "int64*": types.CPointer(types.int64)}  # fmt: skip
+             "int64*": types.CPointer(types.int64), "none": types.none}  # fmt: skip
+    # Wrappers for Python and C would be compiled for each helper, and called by nobody.
+    options = {"error_model": "numpy", "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     for helper in helpers:
-        register_jitable(error_model="numpy", fastmath={"contract"})(helper)
-    options = {"error_model": "numpy", "fastmath": {"contract"}, "no_cpython_wrapper": True, "nogil": True}
+        register_jitable(**options)(helper)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
@@ -100,7 +101,8 @@ def _alone(text, symbol, name):
 def loop_function(name, function, parameters, helpers):
     """A loop as machine code: a Python callable of addresses and ints, compiled once an installation.
 
-    parameters : 'int', 'float64*', 'float32*' or 'int64*' for each argument of `function`
+    parameters : 'int', 'float64*', 'float32*', 'int64*' or 'none' for each argument of `function`; what it does
+        where an argument is not None is left out of the code where that argument is 'none'
     """
     stamp = f"loop {name} {parameters} {cpu_description()} {cache.odec_fingerprint()}"
     stored = cache.read(stamp)

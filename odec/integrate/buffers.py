@@ -22,7 +22,7 @@ class Buffers:
         self.method, self.events, python = method, events, solver.python
         slope, tolerance = n if method.carries_slope else 0, n if method.adaptive else 0
         n_events = len(events.resets) if events else 0
-        dense = solver.dense if interpolates else None
+        dense = solver.dense if interpolates else solver.step  # never called without
         kernels = [solver.step, solver.rhs, dense, events and events.values, events and events.rates]
         resets = list(events.resets) if events else []
         work = 0 if python else max(k.work_size for k in (*kernels, *resets) if k is not None)
@@ -46,8 +46,8 @@ class Buffers:
         if python:
             loop, place = integrate, lambda array: array
         else:
-            loop, place = compiled_loop(solver.dtype.name), address
-            kernels = [0 if k is None else k.address for k in kernels]
+            loop, place = compiled_loop(solver.dtype.name, events is not None), address
+            kernels = [None if k is None else k.address for k in kernels]
             resets = np.array([0 if r is None else r.address for r in resets], np.int64)
         buffers = vectors.parts if python else vectors.addresses
         roots, real = numbers.parts if python else numbers.addresses

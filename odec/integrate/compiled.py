@@ -13,23 +13,23 @@ PARTS = (
     control.log2_rough, control.exp2_rough, control.accepted_log, control.rejected_factor,
     interpolate.state_at, interpolate.copy, interpolate.time_after, interpolate.state_after,
     interpolate.keep_row, interpolate.keep_segment, events.sign, events._values, events._root, events._record,
-    events.find_events, events._still_at_start, events.next_size, events.reset_state, events.first_sides,
+    events.find_events, events._never_left, events.next_size, events.reset_state, events.first_sides,
     events.set_sides, start._scaled_norm, start.slope_at, start.start,
     loop._come_home,
 )  # fmt: skip
 
 
-def compiled_loop(dtype):
+def compiled_loop(dtype, with_events):
     """`loop.integrate` compiled for states of `dtype`, taking addresses; threads wait for the first to compile it."""
     with _one_at_a_time:
-        return _compiled_loop(dtype)
+        return _compiled_loop(dtype, with_events)
 
 
 @functools.cache
-def _compiled_loop(dtype):
+def _compiled_loop(dtype, with_events):
     state, real, whole = f"{dtype}*", "float64*", "int64*"
     parameters = (
-        *["int"] * 5, whole,  # step, rhs, dense, events, rates; resets
+        *["int"] * 3, *["int" if with_events else "none"] * 2, whole,  # step, rhs, dense; events, rates; resets
         *[state] * 12, whole, real,  # y, y_next, f0, f1, k, q, p, rtol, atol, work, g, trial; watch, roots
         real, real, real, state, real, state,  # t_eval, stops, ts, ys, marks, segments
         real, whole, state, real, whole,  # fired_t, fired_e, fired_y; real, count

@@ -42,7 +42,8 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
               roots, t_eval, stops, ts, ys, marks, segments, fired_t, fired_e, fired_y, real, count):  # fmt: skip
     """Advance from real[at.T] through the stops to the last of them; the status, also in count[at.STATUS].
 
-    step, dense, rhs, events, rates, resets : kernels, as step.py, events.py and the model say
+    step, dense, rhs, events, rates, resets : kernels, as step.py, events.py and the model say; events and rates are
+        None where there are no events: what finds them is then not compiled
     y, y_next (n,), f0, f1 (n,) or (0,), k (kept, n), q (degree, n), trial (n + m,) : the step's
     stops (count[at.STOPS],) : times that steps end at, discontinuities of f and last the end
     ts, ys, marks, segments, fired_* : rows, polynomials and events kept so far
@@ -61,7 +62,7 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
         if count[at.EVALS] == at.EVERY_STEP:
             count[at.SAVED] = keep_row(t, n, y, 0, ts, ys)
         real[at.LAST_RESET] = t
-        if n_events > 0:
+        if events is not None:
             first_sides(events, rates, direction, t, y, p, work, g, watch, real, count)
     home, home_slope = y, f0
     status, pause, adaptive = RUNNING, count[at.PAUSE], count[at.ADAPTIVE] == 1
@@ -113,10 +114,10 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
             new_t = stop if ends else t + tried
             end_t, cut = new_t, NO_CUT
             wanted = next_eval < evals and (t_eval[next_eval] - new_t) * direction <= 0.0
-            if wanted or n_events > 0 or keeps_dense:
+            if wanted or keeps_dense or n_events > 0:
                 call_kernel(dense, offset(real, at.T), offset(real, at.H_TRY), y, p, f0, y_next, f1, k, q, work)
                 count[at.DENSE_CALLS] += 1
-                if n_events > 0:
+                if events is not None:
                     cut = find_events(events, t, tried, new_t, y, y_next, q, p, work, g, trial, roots, watch, fired_t,
                                       fired_e, fired_y, real, count)  # fmt: skip
                     if cut != NO_CUT:
@@ -152,7 +153,7 @@ def integrate(step, rhs, dense, events, rates, resets, y, y_next, f0, f1, k, q, 
                 saved = keep_row(t, n, y, saved, ts, ys)
             if cut == TERMINAL:
                 status = TERMINATED
-            elif cut != NO_CUT:
+            elif events is not None and cut != NO_CUT:
                 reset_state(resets, t, y, p, work, trial, watch, real, count)
                 set_sides(events, rates, direction, t, y, p, work, g, watch, real, count)
                 if every:
