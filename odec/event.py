@@ -122,7 +122,10 @@ def _number(name, result, dtype):
     """The one number that an event function returned, as a node."""
     if result is None:
         raise ShapeError(f"{name} returned None; a number that changes sign at the event is needed.")
-    node = coerce([array(unwrap(result))], dtype)[0]
+    try:
+        node = coerce([array(unwrap(result))], dtype)[0]
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"{name} returned no number: {error}; one that changes sign is needed.") from None
     if node.dtype == "bool":
         raise ShapeError(f"{name} returned a truth value; return a number that changes sign, y[0] - 1 for y[0] > 1.")
     if node.size != 1:
@@ -144,26 +147,35 @@ def _reset(system, event, name):
     inputs, result, values = _traced(system, event.reset, name)
     duty = "a reset must return the new y, or (y, params),"
     y, changed = _split(system.y_structure, unwrap(result))
+    if y is None:
+        raise ShapeError(f"{name} returned None; {duty} with the shape of y (is the return missing?).")
     new = flat_result(name, system.y_structure, y, system.dtype, "y", duty)
     p = inputs["p"]
     if changed is not None:
-        named = values | system.by_name(changed, "the params of a reset")
-        p = flat_result(name, system.p_structure, named, system.dtype, "params", duty)
+        try:
+            named = values | system.by_name(changed, "params")
+        except ArgumentError as error:
+            raise ShapeError(f"{name} returned params that do not fit: {error}") from None
+        p = p if p.size == 0 else flat_result(name, system.p_structure, named, system.dtype, "params", duty)
     return Function("reset", inputs, {"y_new": new, "p_new": p})
 
 
 def _split(structure, result):
-    """(y, params or None) of what a reset returned: a pair whose first looks like y is (y, params)."""
-    pair = type(result) is tuple and len(result) == 2 and isinstance(unwrap(result[1]), (tuple, dict))
-    if pair and _looks_like(structure.root, unwrap(result[0])):
-        return result
-    return result, None
+    """(y, params or None) of what a reset returned: a pair whose first looks like y is (y, params), and so is one
+    whose second is a dict where y is an array."""
+    if type(result) is not tuple or len(result) != 2:
+        return result, None
+    y, params = (unwrap(part) for part in result)
+    alike = (
+        y is None or _looks_like(structure.root, y) or (isinstance(params, dict) and isinstance(structure.root, Leaf))
+    )
+    return (y, params) if alike and isinstance(params, (tuple, dict)) else (result, None)
 
 
 def _looks_like(item, value):
     found = children_of(value)
     if isinstance(item, Leaf):
-        return found is None or found[0] in ("list", "tuple")
+        return (found is None or found[0] in ("list", "tuple")) and len(item.shape) == _depth(value)
     return (
         found is not None
         and set(found[1]) == set(item.keys)
@@ -171,27 +183,38 @@ def _looks_like(item, value):
     )
 
 
+def _depth(value):
+    """How many axes an array, or a list of lists, has."""
+    value = unwrap(value)
+    if isinstance(value, (list, tuple)):
+        return 1 + (_depth(value[0]) if value else 0)
+    return len(np.shape(value))
+
+
 def _traced(system, function, name):
     """A function of (t, y, *params), traced with those parameters that it takes."""
+    call = _with_parameters(system, function, name)
+    return traced(call, name, system.y_structure, system.p_structure, system.dtype)
+
+
+def _with_parameters(system, function, name):
+    """(t, y, {name: value}) -> what the function returns, given all parameters in order or those that it names."""
     try:
         given = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         given = []
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [p for p in given if p.kind in kinds][2:]
-    names = [p.name for p in named]
+    if not given or any(p.kind is p.VAR_POSITIONAL for p in given):
+        return lambda t, y, values: function(t, y, *values.values())
     known = [str(k) for k in system.parameters.keys]
-    starred = any(p.kind is p.VAR_POSITIONAL for p in given)
-    if not given or starred:
-        call = lambda t, y, values: function(t, y, *values.values())
-    elif all(n in known for n in names):
-        call = lambda t, y, values: function(t, y, *(values[n] for n in names))
-    elif len(names) == len(known) and all(p.default is p.empty or p.name in known for p in named):
-        call = lambda t, y, values: function(t, y, *values.values())
-    else:
-        unknown = next(n for n in names if n not in known)
-        raise ArgumentError(
-            f"{name} takes {unknown!r}, which {system.name} has not; it can take "
-            f"t, y{''.join(f', {k}' for k in known)}. Bind other values by keyword only: lambda t, y, *, {unknown}=..."
-        )
-    return traced(call, name, system.y_structure, system.p_structure, system.dtype)
+    placed = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][2:]
+    names = [p.name for p in placed]
+    needed = [p.name for p in given if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    unknown = [n for n in (*names, *needed) if n not in known]
+    if not unknown:
+        return lambda t, y, values: function(t, y, *(values[n] for n in names), **{n: values[n] for n in needed})
+    if len(names) == len(known) and not needed and all(p.default is p.empty or p.name in known for p in placed):
+        return lambda t, y, values: function(t, y, *values.values())
+    raise ArgumentError(
+        f"{name} takes {unknown[0]!r}, which {system.name} has not; it can take "
+        f"t, y{''.join(f', {k}' for k in known)}. Bind other values by keyword only: lambda t, y, *, {unknown[0]}=..."
+    )

@@ -17,13 +17,13 @@ NO_CUT, RESET, TERMINAL = range(3)
 QUIET, PENDING, CHANGED, HAPPENED = range(
     4
 )  # in watch[at.JUST]: found in this part of the step, on the other side, recorded
-SAME_ROOT = 64.0  # spacings of t within which a function that crosses again does so at the same root
-AT_START = 1e-12  # of a step within which a function that was zero at the start is still there
-NOISE = 4.0  # times the function's values on both sides of a root: what is zero to rounding
+MOST_HALVINGS = 40  # of the first part, to see a function on the side that its rate promised
+NOISE = 16.0  # times the function's values on both sides of a root: what is zero to rounding
 JUMP = 1e-3  # of the largest value seen: a function with such values on both sides of a root jumps there
 MOST_CHATTER = 100  # resets in a row, each within CLOSE of the one before
 CLOSE = 1024.0  # spacings of t
 LONGER = 1.25  # a step after a reset, than the time since the reset before it
+SHORTEST = 16.0  # spacings of t, of such a step
 
 
 def sign(x):
@@ -64,8 +64,8 @@ def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, wat
                 if watch[e * at.WATCHED + at.JUST] == PENDING:
                     roots[e] = _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, watch, real,
                                      count)  # fmt: skip
-                    if g[e] == 0.0 and left == 0.0 and watch[e * at.WATCHED + at.FIRINGS] == 0:
-                        crossings -= _still_at_start(e, n_events, roots[e], t, h, g, watch)
+                    if roots[e] == 0.0:
+                        crossings -= _never_left(e, sign(g[n_events + e]), watch, count)
             cut = _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_t, fired_e, fired_y, real,
                           count)  # fmt: skip
             if cut != NO_CUT:
@@ -83,7 +83,8 @@ def _values(events, elapsed, t, h, t_new, y, y_next, q, p, work, trial, values, 
 
 
 def _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, watch, real, count):
-    """Where event e leaves its side between left and right: the later of two neighbouring doubles.
+    """Where event e leaves its side between left and right: the later of two neighbouring doubles. 0 where it was
+    not seen on its side at all.
 
     False position with the Illinois weights, and a bisection where that was slow; leaves in g[2 n_events + e]
     how large the function is on both sides of the root.
@@ -91,9 +92,21 @@ def _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, 
     n_events, side = count[at.EVENTS], watch[e * at.WATCHED + at.SIDE]
     low, high = left, right
     at_low, at_high = g[e] * side, g[n_events + e] * side  # positive before the root
+    values = offset(g, 3 * n_events)
+    if not at_low > 0.0:
+        for _ in range(MOST_HALVINGS):
+            guess = 0.5 * high
+            _values(events, guess, t, h, t_new, y, y_next, q, p, work, trial, values, real, count)
+            at_low = values[e] * side
+            if at_low > 0.0:
+                low = guess
+                break
+            high, at_high = guess, at_low
+        if not at_low > 0.0:
+            g[2 * n_events + e] = abs(at_low)
+            return 0.0
     weighted_low, weighted_high, last = at_low, at_high, 0
     seen, width = abs(at_high), abs(high - low)
-    values = offset(g, 3 * n_events)
     for tried in range(MOST_TRIES):
         middle = low + 0.5 * (high - low)
         if middle in (low, high):
@@ -132,12 +145,14 @@ def _root(events, e, left, right, t, h, t_new, y, y_next, q, p, work, g, trial, 
     return high
 
 
-def _still_at_start(e, n_events, root, t, h, g, watch):
-    """1 where a function that is zero at the start only seems to leave its side there, which is then unknown."""
-    if abs(root) > max(AT_START * abs(h), SAME_ROOT * RESOLUTION * abs(t)):
+def _never_left(e, new, watch, count):
+    """What to do with an event whose function was at its root when the step began, and did not leave it on the side
+    that its rate promised: 1 where it is none; where its own reset brought it there, the solve ends in chatter."""
+    if watch[e * at.WATCHED + at.FIRINGS] > 0 and watch[e * at.WATCHED + at.HAS_RESET] == 1:
+        count[at.CHATTER] = MOST_CHATTER
         return 0
     watch[e * at.WATCHED + at.JUST] = QUIET
-    watch[e * at.WATCHED + at.SIDE] = sign(g[n_events + e])
+    watch[e * at.WATCHED + at.SIDE] = new
     return 1
 
 
@@ -186,11 +201,9 @@ def next_size(t, h, real, count):
     """
     since = abs(t - real[at.LAST_RESET])
     real[at.LAST_RESET] = t
-    if since <= CLOSE * RESOLUTION * abs(t):
-        count[at.CHATTER] += 1
-        return h
-    count[at.CHATTER] = 0
-    return min(max(h, -LONGER * since), LONGER * since)
+    count[at.CHATTER] = count[at.CHATTER] + 1 if since <= CLOSE * RESOLUTION * abs(t) else 0
+    most = max(LONGER * since, SHORTEST * RESOLUTION * abs(t))
+    return min(max(h, -most), most) if most > 0.0 else h
 
 
 def reset_state(resets, t, y, p, work, trial, watch, real, count):
@@ -214,8 +227,8 @@ def first_sides(events, rates, ahead, t, y, p, work, g, watch, real, count):
 def set_sides(events, rates, ahead, t, y, p, work, g, watch, real, count):
     """The side of each event from here on, where a solve starts or a reset has moved the state.
 
-    Where a function is zero, or crosses zero within some spacings of t and has just done so, its rate decides:
-    a ball that leaves the floor is above it, whatever rounding says of its height.
+    Where a function is zero, or has just changed and is zero to rounding, its rate decides: a ball that leaves the
+    floor is above it, whatever rounding says of its height.
     rates : kernel of d/dt of the event functions along the solution
     """
     n_events = count[at.EVENTS]
@@ -226,7 +239,6 @@ def set_sides(events, rates, ahead, t, y, p, work, g, watch, real, count):
     count[at.NFEV] += 1
     for e in range(n_events):
         value, speed = g[e], ahead * speeds[e]
-        near = SAME_ROOT * RESOLUTION * abs(t) * abs(speed) + NOISE * g[2 * n_events + e]
-        at_root = watch[e * at.WATCHED + at.JUST] >= CHANGED and abs(value) <= near
+        at_root = watch[e * at.WATCHED + at.JUST] >= CHANGED and abs(value) <= NOISE * g[2 * n_events + e]
         watch[e * at.WATCHED + at.SIDE] = sign(speed) if at_root or value == 0.0 else sign(value)
         watch[e * at.WATCHED + at.JUST] = QUIET
