@@ -5,6 +5,7 @@ from __future__ import annotations
 from odec.codegen.kernel import Argument, Assign, Element, Index, Kernel, Literal, Local, Names, Return
 from odec.graph.node import CONSTANT, INPUT, scalar_value, topological
 from odec.transforms.scalar import expand
+from odec.transforms.simplify import mirrored
 
 RESERVED = {"np", "work", "float", "abs", "range", "True", "False", "None", "sigmoid", "softplus", "erf",
             "and", "or", "not", "if", "else", "for", "in", "is", "def", "return", "lambda", "from", "import", "as",
@@ -27,13 +28,15 @@ def lower_scalar(function, name=None):
     names = Names(RESERVED | {a.name for a in arguments})
     dtype = next(iter(function.outputs.values())).dtype
     operands, body = {}, []
-    needed = {id(n) for n in topological([n for parts in outputs.values() for n in parts.flat])}
-    for node in topological([*trail, *(n for parts in outputs.values() for n in parts.flat)]):
+    ends = [n for parts in outputs.values() for n in parts.flat]
+    once = mirrored(topological([*trail, *ends]))
+    needed = {id(n) for n in topological([once[id(n)] for n in ends])}
+    for node in topological([*(once[id(n)] for n in trail), *(once[id(n)] for n in ends)]):
         if id(node) in needed:
             operands[id(node)] = _operand(node, operands, names, body)
     for output, parts in outputs.items():
         for k, node in enumerate(parts.flat):
-            body.append(Assign(Element(output, Index(k)), None, (operands[id(node)],)))
+            body.append(Assign(Element(output, Index(k)), None, (operands[id(once[id(node)])],)))
     body.append(Return())
     return Kernel(name or function.name, arguments, body, dtype)
 
