@@ -17,7 +17,7 @@ from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.run import Solver
 from odec.steppers.methods import method_named
-from odec.steppers.step import dense_function, step_function
+from odec.steppers.step import check_fits, dense_function, step_function
 from odec.transforms.jacobian import divergence, jacobian_values
 from odec.transforms.jvp import jvp
 from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
@@ -215,12 +215,18 @@ class System:
         """What runs the loop of a method for this system, compiled."""
         found = self._solvers.get(method)
         if found is None:
-            record = method_named(method)
+            record = self._fitting(method)
             rhs, step = self.compiled("rhs"), self.compiled("step", method=record)
             sizes = self.y_structure.size, self.p_structure.size
             make_dense = lambda: self.compiled("dense", method=record)
             found = self._solvers[method] = Solver(rhs, step, make_dense, record, sizes, self.dtype)
         return found
+
+    def _fitting(self, method):
+        """The record of a method that suits the model; ArgumentError for one that does not."""
+        record = method_named(method)
+        check_fits(record, self)
+        return record
 
     def compiled(self, kernel, layout="auto", **how) -> CompiledKernel:
         """The compiled kernel, from memory, the disk cache, or the compiler."""
@@ -371,11 +377,11 @@ _DERIVED = ("_programs", "_patterns", "_solvers")  # found again when needed, ne
 
 
 def _step_function(system, method="auto"):
-    return step_function(system.graph, method_named(method))
+    return step_function(system.graph, system._fitting(method))
 
 
 def _dense_function(system, method="auto"):
-    return dense_function(system.graph, method_named(method))
+    return dense_function(system.graph, system._fitting(method))
 
 
 def _jvp_function(system, wrt=("t", "y", "p")):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 
 from odec.errors import ArgumentError, nearest
+from odec.steppers.low_storage import LowStorageTableau
+from odec.steppers.symplectic import SymplecticTableau
 from odec.steppers.tableaus import ButcherTableau
 
 DEFAULT = "tsit5"
@@ -16,9 +18,10 @@ HOMES = {
     "owren_zennaro3": "owren_zennaro", "owren_zennaro4": "owren_zennaro", "owren_zennaro5": "owren_zennaro",
     "tanaka_yamashita7": "tanaka_yamashita", "dop853": "dormand_prince", "vern6": "verner", "vern7": "verner",
     "vern8": "verner", "vern9": "verner", "ssprk22": "strong_stability", "ssprk33": "strong_stability",
-    "ssprk43": "strong_stability",
+    "ssprk43": "strong_stability", "carpenter_kennedy54": "low_storage", "semi_implicit_euler": "symplectic",
+    "velocity_verlet": "symplectic", "blanes_moan4": "symplectic", "blanes_moan6": "symplectic",
 }  # fmt: skip
-KINDS = (ButcherTableau,)
+KINDS = (ButcherTableau, LowStorageTableau, SymplecticTableau)
 _known = {}
 
 

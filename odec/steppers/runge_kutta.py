@@ -69,10 +69,15 @@ def runge_kutta_dense(f, tableau, t, h, y, p, f0, y1, f1, k):
 
 def evaluation(f, times):
     """f as a function of nodes that is used so many times: inlined when small, a call of its kernel when large."""
-    operations = operation_count(f)
-    if operations > INLINE or operations * times > INLINE_ALL:
+    if is_called(f, times):
         return lambda *args: call(f, *args)
     return lambda *args: next(iter(f(*args).values()))
+
+
+def is_called(f, times):
+    """Whether so many uses of f are calls of its kernel."""
+    operations = operation_count(f)
+    return operations > INLINE or operations * times > INLINE_ALL
 
 
 def in_dtype(h, y):

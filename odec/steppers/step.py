@@ -16,11 +16,25 @@ rtol and atol none for a method of fixed steps.
 from __future__ import annotations
 
 from odec.graph.node import input_node, line_is
+from odec.steppers.low_storage import LowStorageTableau, low_storage_dense, low_storage_step
 from odec.steppers.runge_kutta import runge_kutta_dense, runge_kutta_step
+from odec.steppers.symplectic import SymplecticTableau, check_separable, symplectic_dense, symplectic_step
 from odec.steppers.tableaus import ButcherTableau
 
-STEPS = {ButcherTableau: runge_kutta_step}
-DENSE = {ButcherTableau: runge_kutta_dense}
+STEPS = {
+    ButcherTableau: runge_kutta_step, LowStorageTableau: low_storage_step, SymplecticTableau: symplectic_step,
+}  # fmt: skip
+DENSE = {
+    ButcherTableau: runge_kutta_dense, LowStorageTableau: low_storage_dense, SymplecticTableau: symplectic_dense,
+}  # fmt: skip
+CHECKS = {SymplecticTableau: check_separable}  # of methods that not every model suits
+
+
+def check_fits(method, system):
+    """ArgumentError where the method cannot step a System: for its state, or for what depends on what."""
+    check = CHECKS.get(type(method))
+    if check is not None:
+        check(method, system)
 
 
 def step_function(f, method):

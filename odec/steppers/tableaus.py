@@ -57,11 +57,13 @@ class ButcherTableau:
     def __post_init__(self):
         for field in ("c", "b", "b_error", "b_error_second", "extra_c"):
             if getattr(self, field) is not None:
-                object.__setattr__(self, field, self._row(field, getattr(self, field)))
+                object.__setattr__(self, field, exact_entries(self.name, field, getattr(self, field)))
         for field in ("a", "dense", "extra_a"):
             if getattr(self, field) is not None:
-                rows = tuple(self._row(f"row {i} of {field}", row) for i, row in enumerate(getattr(self, field)))
-                object.__setattr__(self, field, rows)
+                rows = enumerate(getattr(self, field))
+                exact = tuple(exact_entries(self.name, f"row {i} of {field}", row) for i, row in rows)
+                object.__setattr__(self, field, exact)
+        check_order(self.name, "order", self.order)
         self._check_stages()
         self._fill_dense()
         self._check_dense_sizes()
@@ -69,18 +71,8 @@ class ButcherTableau:
         self._check_sums()
         self._check_conditions()
 
-    def _row(self, what, entries):
-        """Entries as exact fractions: a float is the binary fraction that it is, '1/3' is a third."""
-        row = []
-        for entry in entries:
-            try:
-                row.append(entry if type(entry) is F else F(entry.item() if isinstance(entry, np.generic) else entry))
-            except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-                self._refuse(f"{what} has {entry!r}; finite numbers, fractions or text such as '1/3' are needed")
-        return tuple(row)
-
     def _refuse(self, found):
-        raise ArgumentError(f"tableau {self.name}: {found}.")
+        refuse(self.name, found)
 
     # ---- sizes
 
@@ -150,12 +142,11 @@ class ButcherTableau:
     def _check_orders(self):
         if (self.b_error is None) != (self.error_order is None):
             self._refuse("b_error and error_order go together; give both, or neither for fixed steps")
-        for what, least in (("order", 1), ("error_order", 0), ("dense_order", 1)):
+        for what, least in (("error_order", 0), ("dense_order", 1)):
             value = getattr(self, what)
             if value is None and what == "error_order":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                self._refuse(f"{what} is {value!r}; an integer of at least {least} is needed")
+            check_order(self.name, what, value, least)
 
     # ---- sums and order conditions
 
@@ -287,6 +278,28 @@ class ButcherTableau:
         inner = range(1, self.stages - self.fsal)
         rows = self.dense or ()
         return tuple(i for i in inner if rows and (any(rows[i]) or any(row[i] != 0 for row in self.extra_a)))
+
+
+def refuse(name, found):
+    """ArgumentError for a tableau of a name."""
+    raise ArgumentError(f"tableau {name}: {found}.")
+
+
+def check_order(name, what, value, least=1):
+    """ArgumentError unless an order of a tableau is an integer that is not below the least."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        refuse(name, f"{what} is {value!r}; an integer of at least {least} is needed")
+
+
+def exact_entries(name, what, entries):
+    """Entries of a tableau as exact fractions: a float is the binary fraction that it is, '1/3' is a third."""
+    row = []
+    for entry in entries:
+        try:
+            row.append(entry if type(entry) is F else F(entry.item() if isinstance(entry, np.generic) else entry))
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+            refuse(name, f"{what} has {entry!r}; finite numbers, fractions or text such as '1/3' are needed")
+    return tuple(row)
 
 
 def _centred(row, b):

@@ -19,7 +19,7 @@ from odec.steppers.tableaus import ButcherTableau, row_sums
 
 # The digits k to which a table that is not rational is known: the conditions hold to 10^-k. Step, dense output.
 DIGITS = {"tsit5": (43, 16), "dop853": (26, 25), "vern7": (None, 41), "vern8": (None, 33), "vern9": (43, 35)}
-NAMES = list(HOMES)
+NAMES = [name for name in HOMES if isinstance(method_named(name), ButcherTableau)]
 every_method = pytest.mark.parametrize("name", NAMES)
 every_pair = pytest.mark.parametrize("name", [name for name in NAMES if method_named(name).adaptive])
 
@@ -101,7 +101,7 @@ def test_no_table_is_forgotten():
             if callable(value) and value.__module__ == found.__name__ and not name.startswith("_"):
                 functions[name] = module.name
     assert functions == HOMES
-    assert [method.name for method in methods()[: len(HOMES)]] == NAMES
+    assert [method.name for method in methods()[: len(HOMES)]] == list(HOMES)
 
 
 @every_method
