@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import odec
+from odec.integrate.control import CONTROLLERS
+from odec.steppers.methods import HOMES, method_named
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -31,7 +33,10 @@ def test_python_blocks_run(page, tmp_path):
     assert out.stdout
 
 
-GUIDE = ("writing_models.md", "solving.md", "results.md", "checking_derivatives.md", "reading_generated_code.md")
+GUIDE = (
+    "writing_models.md", "solving.md", "choosing_a_method.md", "tolerances.md", "events.md", "results.md",
+    "checking_derivatives.md", "reading_generated_code.md",
+)  # fmt: skip
 
 
 def test_the_guide_runs_from_page_to_page(tmp_path):
@@ -75,6 +80,23 @@ def test_what_the_guide_says_cannot_be_traced_gets_its_cure(row):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_table_of_methods_is_true():
+    text = (ROOT / "docs" / "choosing_a_method.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+[()\d]* \| \d+ \| \d+(?: \(\+\d+\))?) \| \w", text, re.MULTILINE))
+    assert set(rows) == set(HOMES)
+    for name, row in rows.items():
+        m = method_named(name)
+        order = f"{m.order}" if m.error_order is None else f"{m.order}({m.error_order})"
+        extra = f" (+{m.dense_evaluations})" if m.dense_evaluations else ""
+        assert row == f"{order} | {m.stages} | {m.dense_order}{extra}", name
+
+
+def test_the_table_of_controllers_is_complete():
+    text = (ROOT / "docs" / "choosing_a_method.md").read_text(encoding="utf-8")
+    for name in CONTROLLERS:
+        assert f"`{name}`" in text
 
 
 def test_readme_names_commands_that_exist():
