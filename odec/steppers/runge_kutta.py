@@ -8,6 +8,7 @@ from odec.ops.call import call
 from odec.ops.families import broadcast_to, total
 from odec.ops.structure import reshape, slice_
 from odec.steppers.hermite import hermite, stacked
+from odec.steppers.tableaus import rounded
 from odec.transforms.scalar import operation_count
 
 INLINE = 100  # scalar operations of the right-hand side up to which it is inlined: beyond, a call costs less than
@@ -33,9 +34,9 @@ def runge_kutta_step(f, tableau, t, h, y, p, f0, rtol, atol):
     rhs = evaluation(f, tableau.evaluations)
     k = [f0]
     for i in range(1, tableau.stages):
-        stage = _combined(y, size, tableau.a[i], k)
+        stage = _combined(y, size, rounded(tableau.a[i], tableau.c, y.dtype), k)
         k.append(named(rhs(t + float(tableau.c[i]) * h, stage, p), f"k{i + 1}"))
-    y1 = named(stage if tableau.fsal else _combined(y, size, tableau.b, k), "y1")
+    y1 = named(stage if tableau.fsal else _combined(y, size, rounded(tableau.b, tableau.c, y.dtype), k), "y1")
     f1 = k[-1] if tableau.fsal else named(rhs(t + h, y1, p), "f1")
     error = _error(tableau, size, k, f1, y, y1, rtol, atol)
     outputs = {"y1": y1, "f1": f1, "k": stacked([k[i] for i in tableau.kept], y), "error": error}
@@ -59,8 +60,9 @@ def runge_kutta_dense(f, tableau, t, h, y, p, f0, y1, f1, k):
     else:
         slopes.append(f1)
     rhs = evaluation(f, len(tableau.extra_a))
+    nodes = (*tableau.c, *((1,) if not tableau.fsal else ()), *tableau.extra_c)
     for i, (c, row) in enumerate(zip(tableau.extra_c, tableau.extra_a)):
-        stage = _combined(y, size, row, slopes)
+        stage = _combined(y, size, rounded(row, nodes, y.dtype), slopes)
         slopes.append(named(rhs(t + float(c) * h, stage, p), f"extra{i + 1}"))
     scale = broadcast_to(size, y.shape)
     inner = [scale * _weighted(column, slopes) for column in zip(*tableau.centred)]
@@ -104,7 +106,7 @@ def _weighted(coefficients, k):
 
 def _combined(y, h, coefficients, k):
     """y + h sum_j a_j k_j, the newest k added last."""
-    terms = [(float(a), x) for a, x in zip(coefficients, k) if a != 0]
+    terms = [(a, x) for a, x in zip(coefficients, k) if a != 0]
     *old, (last, newest) = terms
     start = y
     if old:
@@ -117,7 +119,8 @@ def _error(tableau, h, k, f1, y, y1, rtol, atol):
     if not tableau.adaptive:
         return zero_if_finite(f1)
     squared = _scaled_square(tableau, h, k, y, y1, rtol, atol)
-    return squared if tableau.fsal else squared + zero_if_finite(f1)
+    seen = tableau.fsal and tableau.b_error[-1] != 0
+    return squared if seen else squared + zero_if_finite(f1)
 
 
 def _scaled_square(tableau, h, k, y, y1, rtol, atol):

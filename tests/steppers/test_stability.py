@@ -36,9 +36,11 @@ def test_intervals_known_from_the_literature(tableau, known):
 
 @pytest.mark.parametrize("method", [*METHODS, EULER, CLASSICAL], ids=lambda m: m.name)
 def test_growth_is_the_stability_polynomial(method):
+    """To the rounding of the coefficients, which counts twice where stages follow each other."""
     z = np.linspace(-1.2 * real_stability_interval(method), 0.0, 50)
+    noise = max(1e-8, 1e-11 * max(float(abs(x)) for row in (*method.a, method.b) for x in row) ** 2)
     exact = [float(sum(c * F(x) ** k for k, c in enumerate(polynomial(method)))) for x in z]
-    assert growth(method, z) == pytest.approx(exact, rel=1e-8, abs=1e-8)
+    assert growth(method, z) == pytest.approx(exact, rel=noise, abs=noise)
 
 
 @pytest.mark.parametrize("method", [*METHODS, EULER, CLASSICAL], ids=lambda m: m.name)
