@@ -25,8 +25,9 @@ class Kept:
         segments = FIRST_ROOM if problem.dense else 0
         fired = FIRST_ROOM + 2 * SAMPLES * self.n_events if self.n_events else 0
         self.rooms = rows, segments, fired
+        times = np.empty(rows) if self.every else problem.t_eval  # which are written where they stand
         self.places = [
-            *((np.empty(rows), np.empty(rows * n, dtype)) if rows else (NO_TIMES,) * 2),
+            *((times, np.empty(rows * n, dtype)) if rows else (NO_TIMES,) * 2),
             *((np.empty(2 * segments), np.empty(segments * (degree + 1) * n, dtype)) if segments else (NO_TIMES,) * 2),
             *((np.empty(fired), np.empty(fired, np.int64), np.empty(fired * n, dtype)) if fired else (NO_TIMES,) * 3),
         ]  # fmt: skip

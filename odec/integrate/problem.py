@@ -22,7 +22,7 @@ class Problem:
     """One solve, as flat vectors.
 
     span : (t0, t1); y (n,), p (m,); rtol, atol : numbers or vectors (n,)
-    t_eval : times to keep, None for every step
+    t_eval : times to keep, None for every step; the array becomes the times of the outcome
     tstops : times strictly within the span, in its direction
     first_step : 0 to choose one; max_steps : of all steps tried
     """

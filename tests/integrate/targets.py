@@ -47,5 +47,5 @@ def python_events(system, events):
 def run(solver, span, y, p=(), t_eval=None, **how):
     """The Outcome of a solve with the defaults of odec.solve."""
     y, p = np.asarray(y, solver.dtype).ravel(), np.asarray(p, solver.dtype).ravel()
-    times = None if t_eval is None else np.asarray(t_eval, float)
+    times = None if t_eval is None else np.array(t_eval, float)
     return solver.run(Problem(span, y, p, t_eval=times, **{"max_steps": 100_000} | how))
