@@ -46,7 +46,8 @@ class _ArrayLowering(Places):
             known = self.regions.get(id(beneath_reshapes(node)))
             if known is None or known.buffer != name:
                 self.fill(node, Region(name, 0, row_major(node.shape)))
-        work_size = place_buffers(self.body, self.sizes, self.dtype)
+        outputs = {a.name: (a.size, a.dtype) for a in self.arguments if a.written}
+        work_size = place_buffers(self.body, self.sizes, outputs, self.dtype)
         self.body.append(Return())
         callees = tuple(self.callees.values())
         return Kernel(self.name, self.arguments, self.body, self.dtype, self.tables, work_size, callees)
