@@ -14,6 +14,7 @@ from odec.errors import ArgumentError, ShapeError, SolveError, nearest
 from odec.event import event_kernels, event_list
 from odec.failure import message
 from odec.graph.structure import children_of, component_paths
+from odec.integrate.compiled import compiled_loop
 from odec.integrate.control import controller_named
 from odec.integrate.problem import Problem
 from odec.integrate.run import all_finite
@@ -80,7 +81,8 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     if watched:
         problem.events = event_kernels(system, watched)
     if problem.interpolates:
-        _ = solver.dense  # compiled here, not in the time of the solve
+        _ = solver.dense  # compiled here, as the loop is, not in the time of the solve
+    _ = compiled_loop(system.dtype, bool(watched))
     compiled = time.perf_counter()
     with progress_bar(name, t0, t1) if progress else nullcontext() as problem.pause:
         out = solver.run(problem)
@@ -199,7 +201,7 @@ def _listed(name, what, given):
     """Times as a contiguous vector."""
     try:
         times = np.array(given)
-        times = times.astype(float) if times.dtype.kind in "iuf" or times.size == 0 else None
+        times = times.astype(float, copy=False) if times.dtype.kind in "iuf" or times.size == 0 else None
     except (TypeError, ValueError):
         times = None
     if times is None:

@@ -29,6 +29,7 @@ with warnings.catch_warnings(record=True) as caught:
 print(json.dumps({{
     "ys": sol.ys.tobytes().hex(), "numba": "numba" in sys.modules, "compiled": globals().get("compiled", []),
     "warnings": [str(w.message) for w in caught],
+    "late": sol.stats["solve_seconds"] > 0.5 * sol.stats["compile_seconds"],
 }}))
 """
 NOTED = """
@@ -102,10 +103,14 @@ def test_first_process_fills_a_private_folder(warm):
     assert {p.suffix for p in folder.iterdir()} == {SUFFIX}  # nothing unfinished is left
 
 
+def test_all_compiling_is_counted_as_compiling(warm):
+    assert not warm[1]["late"]
+
+
 def test_second_process_compiles_nothing_and_imports_no_numba(warm, copy):
     before = {p.name: p.stat().st_mtime_ns for p in files(copy)}
     second = solve(copy)
-    assert second == {"ys": warm[1]["ys"], "numba": False, "compiled": [], "warnings": []}
+    assert second == {"ys": warm[1]["ys"], "numba": False, "compiled": [], "warnings": [], "late": False}
     assert {p.name: p.stat().st_mtime_ns for p in files(copy)} == before
 
 
