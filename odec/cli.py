@@ -14,7 +14,8 @@ from pathlib import Path
 from odec import __version__
 from odec.errors import ArgumentError, OdecError, nearest
 
-KERNELS = ("rhs", "jvp", "vjp", "jacobian", "taylor", "divergence", "step")
+KERNELS = ("rhs", "jvp", "vjp", "jacobian", "taylor", "divergence", "step", "dense")
+TAKEN_BY = {"method": ("step", "dense"), "order": ("taylor",), "wrt": ("jacobian",)}  # option -> kernels
 
 
 def main(arguments=None):
@@ -191,7 +192,7 @@ def _inspect(options):
         print(system.graph)
         return
     how = {k: v for k in ("method", "order", "wrt") if (v := getattr(options, k)) is not None}
-    unfit = [k for k in how if {"method": "step", "order": "taylor", "wrt": "jacobian"}[k] != options.kernel]
+    unfit = [k for k in how if options.kernel not in TAKEN_BY[k]]
     if unfit:
         raise ArgumentError(f"--{unfit[0]} does not go with --kernel {options.kernel}; leave it out.")
     print(system.source(options.kernel, options.language, options.layout, **how))

@@ -57,6 +57,7 @@ CASES = [
     ("lorenz", "jacobian", "scalar", {}),
     ("lorenz", "taylor", "scalar", {"order": 3}),
     ("lorenz", "step", "scalar", {"method": "dopri5"}),
+    ("lorenz", "dense", "scalar", {"method": "bs3"}),
     ("pendulum", "rhs", "scalar", {}),
     ("pendulum", "vjp", "scalar", {}),
     ("heat", "rhs", "array", {}),
