@@ -15,9 +15,12 @@ from odec.integrate.problem import NO_TIMES
 
 
 class Buffers:
-    """What one run of the loop works on, laid out in two allocations, and the call that advances it."""
+    """What one run of the loop works on, laid out in two allocations, and the call that advances it.
 
-    def __init__(self, solver, interpolates, events):
+    state : a vector (n,) to work on in place of one of its own
+    """
+
+    def __init__(self, solver, interpolates, events, state=None):
         method, n, m = solver.method, solver.n, solver.m
         self.method, self.events, python = method, events, solver.python
         slope, tolerance = n if method.carries_slope else 0, n if method.adaptive else 0
@@ -27,7 +30,7 @@ class Buffers:
         resets = list(events.resets) if events else []
         work = 0 if python else max(k.work_size for k in (*kernels, *resets) if k is not None)
         sizes = {
-            "y": n, "y_next": n, "f0": slope, "f1": slope, "k": len(method.kept) * n,
+            "y": n if state is None else 0, "y_next": n, "f0": slope, "f1": slope, "k": len(method.kept) * n,
             "q": method.degree * n if interpolates else 0, "p": m, "rtol": tolerance, "atol": tolerance, "work": work,
             "g": 5 * n_events, "trial": n + m if events else tolerance,
         }  # fmt: skip
@@ -50,11 +53,13 @@ class Buffers:
             kernels = [None if k is None else k.address for k in kernels]
             resets = np.array([0 if r is None else r.address for r in resets], np.int64)
         buffers = vectors.parts if python else vectors.addresses
+        if state is not None:
+            self.state, buffers[0] = state, place(state)
         roots, real = numbers.parts if python else numbers.addresses
         head = (*kernels, place(resets), *buffers, place(self.watch), roots)
         tail = (real, place(self.count))
         self._loop, self._head, self._tail, self._place = loop, head, tail, place
-        self._blocks = vectors, numbers, resets  # what the addresses point into
+        self._blocks = vectors, numbers, resets, state  # what the addresses point into
 
     def advance(self, places):
         """Run the loop until it pauses or ends; the status."""
@@ -67,7 +72,9 @@ class Buffers:
     def start(self, problem):
         """Fill in a problem; the cleared slots of the loop's own state."""
         real, count = self.real, self.count
-        self.state[:], self.p[:], self.rtol[:], self.atol[:] = problem.y, problem.p, problem.rtol, problem.atol
+        if self.state is not problem.y:
+            self.state[:] = problem.y
+        self.p[:], self.rtol[:], self.atol[:] = problem.p, problem.rtol, problem.atol
         real.fill(0.0)
         count[:] = self._counts
         t0, t1 = problem.span

@@ -21,7 +21,7 @@ NO_TIMES = np.empty(0)
 class Problem:
     """One solve, as flat vectors.
 
-    span : (t0, t1); y (n,), p (m,); rtol, atol : numbers or vectors (n,)
+    span : (t0, t1); y (n,), p (m,); rtol, atol : numbers or vectors (n,); a large y becomes the end of the outcome
     t_eval : times to keep, None for every step; the array becomes the times of the outcome
     tstops : times strictly within the span, in its direction
     first_step : 0 to choose one; max_steps : of all steps tried
@@ -42,6 +42,11 @@ class Problem:
     dense: bool = False
     events: EventKernels | None = None
     pause: Callable | None = None  # called with the time reached at the loop's pauses
+
+    @property
+    def keeps_end_only(self):
+        """Whether the end is the only row to keep."""
+        return self.t_eval is not None and len(self.t_eval) == 0
 
     @property
     def interpolates(self):

@@ -45,14 +45,17 @@ class Solver:
     def run(self, problem):
         """The Outcome of a problem."""
         interpolates, events = problem.interpolates, problem.events
-        free = self._free[interpolates]
+        free, state = self._free[interpolates], problem.y if self.n > POOLED else None  # a large y is held once
         try:
-            buffers = free.pop() if events is None else Buffers(self, interpolates, events)
+            buffers = free.pop() if events is None else Buffers(self, interpolates, events, state)
         except IndexError:
-            buffers = Buffers(self, interpolates, None)
+            buffers = Buffers(self, interpolates, None, state)
         outcome = self._run(buffers, problem)
         if buffers.size <= POOLED and events is None:
             free.append(buffers)
+        if problem.keeps_end_only:
+            del buffers  # a large one goes before the end is held twice
+            outcome.ys = outcome.ys.copy()
         return outcome
 
     def _run(self, buffers, problem):
@@ -70,16 +73,18 @@ class Solver:
             elif status == at.RUNNING:
                 tried = int(count[at.STEPS] + count[at.REJECTED])
                 pause = _next_pause(tried - taken, time.perf_counter() - began)
-                reach.look_if_due(*buffers.place())
+                if self.method.adaptive:  # fixed steps are as long as the user says
+                    reach.look_if_due(*buffers.place())
                 if problem.pause is not None:
                     problem.pause(float(real[at.T]))
             taken = int(count[at.STEPS] + count[at.REJECTED])
-        if status in (at.STEP_LIMIT, at.STEP_UNDERFLOW):
+        if status in (at.STEP_LIMIT, at.STEP_UNDERFLOW) and self.method.adaptive:
             reach.look(*buffers.place())
         return self._outcome(buffers, kept, status, reach.median)
 
     def _outcome(self, buffers, kept, status, reach):
-        count, t, end = buffers.count.tolist(), float(buffers.real[at.T]), buffers.state.copy()
+        count, t = buffers.count.tolist(), float(buffers.real[at.T])
+        end = buffers.state if buffers.state is kept.problem.y else buffers.state.copy()
         steps, rejected = count[at.STEPS], count[at.REJECTED]
         nfev = count[at.NFEV] + count[at.DENSE_CALLS] * self.method.dense_evaluations
         nfev += (steps + rejected) * self.method.evaluations

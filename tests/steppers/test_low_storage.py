@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import tracemalloc
 from fractions import Fraction as F
 
 import mpmath
@@ -156,6 +157,24 @@ def test_a_large_model_takes_the_same_steps_through_calls():
     step = step_function(heat.bind(y0, (0.3,)).graph, method)
     names = [node.params["function"].name for node in step.nodes if node.op.name == "call"]
     assert names == ["rhs"] + 4 * ["rhs_accumulated"]
+
+
+@pytest.mark.parametrize(
+    ("method", "vectors"),
+    [("carpenter_kennedy54", 4), ("rk4", 6)],  # y, the new y, du and the next du; rk4: both slopes, k2 to k4, a stage
+)
+def test_a_solve_for_the_end_holds_few_vectors(method, vectors):
+    """The peak of a solve beyond y0, in vectors of the length of y."""
+    y0 = np.cos(np.linspace(0.0, 6.0, 200_000)) + 2.0
+    how = {"method": method, "first_step": 0.05, "t_eval": []}
+    before, first = y0.copy(), odec.solve(heat, (0.0, 0.3), y0, **how)
+    tracemalloc.start()
+    again = odec.solve(heat, (0.0, 0.3), y0, **how)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / y0.nbytes == pytest.approx(vectors, abs=0.1)
+    assert (y0 == before).all() and (again.y1 == first.y1).all() and (again.ys[-1] == again.y1).all()
+    assert not np.shares_memory(again.y1, y0)
 
 
 # ---- in the loop ---------------------------------------------------------------------------------------------
