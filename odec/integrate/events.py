@@ -202,7 +202,7 @@ def next_size(t, h, real, count):
     since = abs(t - real[at.LAST_RESET])
     real[at.LAST_RESET] = t
     count[at.CHATTER] = count[at.CHATTER] + 1 if since <= CLOSE * RESOLUTION * abs(t) else 0
-    most = max(LONGER * since, SHORTEST * RESOLUTION * abs(t))
+    most = max(LONGER * since, SHORTEST * RESOLUTION * abs(t), real[at.MIN_STEP])
     return min(max(h, -most), most) if most > 0.0 else h
 
 
