@@ -21,6 +21,9 @@ from odec.tracing import flat_result, traced
 from odec.transforms.jvp import jvp
 
 
+REMEMBERED = 16  # lists of events of a system
+
+
 @dataclass(frozen=True)
 class Event:
     """A function fn(t, y, *params) whose sign changes are found and kept, in the solution's `t_events`, `y_events`.
@@ -83,8 +86,13 @@ def _event(given):
 
 
 def event_kernels(system, events):
-    """The compiled EventKernels of a list of Events for a system."""
-    return event_table(system.compiled_functions(event_functions(system, events)), events)
+    """The compiled EventKernels of a list of Events for a system; an Event is traced once, as a model is."""
+    known, key = system.event_kernels, tuple(map(id, events))
+    if key not in known:
+        if len(known) >= REMEMBERED:
+            known.pop(next(iter(known)))
+        known[key] = events, event_table(system.compiled_functions(event_functions(system, events)), events)
+    return known[key][1]
 
 
 def event_table(kernels, events):

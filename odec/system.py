@@ -50,6 +50,7 @@ class System:
         self._programs = {}
         self._patterns = {}
         self._solvers = {}
+        self.event_kernels = {}  # ids of Events -> (the Events, their kernels)
 
     @property
     def parameters(self) -> Branch:
@@ -373,7 +374,7 @@ class System:
 
 
 CALLING = ("step", "dense")  # kernels that call the right-hand side of a large model
-_DERIVED = ("_programs", "_patterns", "_solvers")  # found again when needed, never pickled
+_DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
 def _step_function(system, method="auto"):
