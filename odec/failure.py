@@ -76,7 +76,8 @@ def _out_of_steps(system, method, out, rtol, atol, min_step):
             "Looser tolerances will not help and this version has no implicit methods: raise max_steps, shorten "
             "t_span, or put the fastest variables at their equilibrium."
         )
-    return _changed_fastest(system, out, rtol, atol), "Raise max_steps, loosen rtol and atol, or shorten t_span."
+    longer = "loosen rtol and atol" if method.adaptive else "raise first_step"
+    return _changed_fastest(system, out, rtol, atol), f"Raise max_steps, {longer}, or shorten t_span."
 
 
 def _step_too_small(system, method, out, rtol, atol, min_step):
@@ -174,7 +175,8 @@ def _culprit_in_step(system, method, step, origin):
         names = _names(system)
         what = "the error estimate" if origin.output == "error" else names[origin.output_place % len(names)]
         return f"{what} overflowed within the step, though the slopes it was made of are finite", BLOWS_UP
-    stage = calls.index(origin.node) + 1 + method.carries_slope
+    parts = max(1, len(calls) // method.evaluations)  # of a stage, where a method evaluates f in parts
+    stage = calls.index(origin.node) // parts + 1 + method.carries_slope
     where = f", in stage {stage} of {method.stages}" if stage <= method.stages else ", at the end of the step"
     time = float(origin.inputs[0])
     while origin.node.op is call:

@@ -320,6 +320,24 @@ def test_a_bouncing_ball_keeps_its_height():
     assert (sol.ys[1] ** 2 / 2 + 9.81 * sol.ys[0]) == pytest.approx(9.81, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [("velocity_verlet", "at the end of the step at t = 1.4"), ("blanes_moan4", "in stage 4 of 6 at t = 1.35")],
+)
+def test_a_force_that_is_not_finite_is_found(method, where):
+    falling = odec.dynamics(lambda t, y: (y[1], -1 / np.sqrt(y[0])))
+    sol = odec.solve(falling, (0.0, 10.0), (1.0, 0.0), method=method, first_step=0.1, throw=False)
+    assert not sol.success and sol.ts[-1] == pytest.approx(1.3)
+    assert "np.sqrt(-" in sol.message and where in sol.message and "lower first_step" in sol.message
+
+
+def test_steps_that_run_out_are_advised_to_be_longer():
+    sol = odec.solve(
+        kepler, (0.0, 9.0), perihelion(0.2), method="blanes_moan4", first_step=0.1, max_steps=5, throw=False
+    )
+    assert "Raise max_steps, raise first_step, or shorten t_span." in sol.message
+
+
 # ---- states (q, v) ---------------------------------------------------------------------------------------------
 
 
