@@ -34,7 +34,9 @@ class Event:
     reset : reset(t, y, *params) -> the new y, or (y, params) with params a tuple in order or a dict of those that
         change; `y_events` holds the state before it
 
-    An event happens where fn reaches zero or the other sign; not at the start, where fn may be zero. Sign changes
+    An event happens where fn reaches zero or the other sign; not at the start, where fn may be zero, nor where a reset
+    carries fn past zero, nor where fn comes back from nan. Resets at the same time happen in the order of the list;
+    a terminal event ends the solve before them. Resets without end (a ball that comes to rest) end it too. Sign changes
     are looked for at eight places in each step: two closer together than that may be missed, lower max_step then.
 
     Raises
