@@ -20,7 +20,6 @@ from odec.steppers.runge_kutta import evaluation
 from odec.tracing import flat_result, traced
 from odec.transforms.jvp import jvp
 
-
 REMEMBERED = 16  # lists of events of a system
 
 
