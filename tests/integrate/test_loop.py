@@ -127,6 +127,7 @@ def test_many_rows_take_the_memory_of_what_is_kept():
 
 
 def test_max_steps_sizes_no_buffer():
+    odec.solve(decay, (0.0, 1.0), [1.0])  # so that nothing is left to compile
     tracemalloc.start()
     try:
         odec.solve(decay, (0.0, 1.0), [1.0], max_steps=10**15)
