@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 
-
-@contextlib.contextmanager
-def progress_bar(name, t0, t1):
-    """Show a bar while the block runs; gives a function to call with the time reached.
+def with_progress(run, problem, name):
+    """run(problem), with a bar that follows the time reached at the loop's pauses.
 
     Raises
     ------
@@ -17,6 +14,7 @@ def progress_bar(name, t0, t1):
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError("progress=True needs tqdm; install odec[progress].") from None
+    t0, t1 = problem.span
     shape = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
     with tqdm(total=1.0, desc=f"{name}, t = {t0:.6g}", bar_format=shape) as bar:
 
@@ -24,5 +22,7 @@ def progress_bar(name, t0, t1):
             bar.set_description_str(f"{name}, t = {t:.6g}", refresh=False)
             bar.update((t - t0) / (t1 - t0) - bar.n)
 
-        yield reached
-        reached(t1)
+        problem.pause = reached
+        outcome = run(problem)
+        reached(outcome.t)
+    return outcome

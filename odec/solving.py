@@ -6,7 +6,6 @@ import inspect
 import math
 import reprlib
 import time
-from contextlib import nullcontext
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from odec.integrate.control import controller_named
 from odec.integrate.problem import Problem
 from odec.integrate.run import all_finite
 from odec.model import Model, dtype_name
-from odec.progress import progress_bar
+from odec.progress import with_progress
 from odec.solution import Solution
 from odec.steppers.methods import method_named
 from odec.system import System
@@ -84,8 +83,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
         _ = solver.dense  # compiled here, as the loop is, not in the time of the solve
     _ = compiled_loop(system.dtype, bool(watched))
     compiled = time.perf_counter()
-    with progress_bar(name, t0, t1) if progress else nullcontext() as problem.pause:
-        out = solver.run(problem)
+    out = with_progress(solver.run, problem, name) if progress else solver.run(problem)
     ended = time.perf_counter()
     stats = {
         "steps": out.steps, "rejected": out.rejected, "nfev": out.nfev, "njev": 0, "nlu": 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from odec.integrate.control import CONTROLLERS, Controller
 from odec.integrate.dense import DenseOutput
 
 NO_TIMES = np.empty(0)
+NOTHING: Any = None  # an array that a solve has not made
 
 
 @dataclass
@@ -78,10 +79,6 @@ class EventKernels:
         return table.ravel()
 
 
-def _nothing() -> Any:
-    return NO_TIMES
-
-
 @dataclass
 class Outcome:
     """What the loop leaves behind; arrays are new.
@@ -89,7 +86,7 @@ class Outcome:
     ts (rows,), ys (rows, n); t, y : where it ended
     h : the size of the last step tried; slope, p : of a solve that failed, f at the end and the parameters in use
     reach : |h| times the fastest rate of the model, the median over a long solve and where steps ran out; else None
-    fired_t, fired_e, fired_y : times, indices and states of events, in the order in which they happened
+    fired_t, fired_e, fired_y : times, indices and states of events, in the order in which they happened; None without
     """
 
     ts: np.ndarray
@@ -102,9 +99,9 @@ class Outcome:
     nfev: int
     h: float
     reach: float | None = None
-    slope: np.ndarray = field(default_factory=_nothing)
-    p: np.ndarray = field(default_factory=_nothing)
+    slope: np.ndarray = NOTHING
+    p: np.ndarray = NOTHING
     dense: DenseOutput | None = None
-    fired_t: np.ndarray = field(default_factory=_nothing)
-    fired_e: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    fired_y: np.ndarray = field(default_factory=_nothing)
+    fired_t: np.ndarray = NOTHING
+    fired_e: np.ndarray = NOTHING
+    fired_y: np.ndarray = NOTHING

@@ -60,7 +60,7 @@ class Solver:
 
     def _run(self, buffers, problem):
         real, count = buffers.start(problem)
-        kept, reach = Kept(self, problem), Reach(self._slopes(buffers))
+        kept, reach = Kept(self, problem), Reach()
         pause, status, taken = FIRST_PAUSE, at.RUNNING, 0
         while status == at.RUNNING:
             count[at.PAUSE] = pause
@@ -71,19 +71,18 @@ class Solver:
                 kept.grow(count)
                 status = at.RUNNING
             elif status == at.RUNNING:
-                tried = int(count[at.STEPS] + count[at.REJECTED])
-                pause = _next_pause(tried - taken, time.perf_counter() - began)
+                pause = _next_pause(count[at.STEPS] + count[at.REJECTED] - taken, time.perf_counter() - began)
                 if self.method.adaptive:  # fixed steps are as long as the user says
-                    reach.look_if_due(*buffers.place())
+                    reach.look_if_due(self._slopes(buffers), *buffers.place())
                 if problem.pause is not None:
-                    problem.pause(float(real[at.T]))
-            taken = int(count[at.STEPS] + count[at.REJECTED])
+                    problem.pause(real[at.T])
+            taken = count[at.STEPS] + count[at.REJECTED]
         if status in (at.STEP_LIMIT, at.STEP_UNDERFLOW) and self.method.adaptive:
-            reach.look(*buffers.place())
+            reach.look(self._slopes(buffers), *buffers.place())
         return self._outcome(buffers, kept, status, reach.median)
 
     def _outcome(self, buffers, kept, status, reach):
-        count, t = buffers.count.tolist(), float(buffers.real[at.T])
+        count, t = buffers.count, buffers.real[at.T]
         end = buffers.state if buffers.state is kept.problem.y else buffers.state.copy()
         steps, rejected = count[at.STEPS], count[at.REJECTED]
         nfev = count[at.NFEV] + count[at.DENSE_CALLS] * self.method.dense_evaluations
@@ -94,7 +93,7 @@ class Solver:
             status, finite = at.NON_FINITE, np.isfinite(ys).all(axis=1)
             ts, ys = ts[finite], ys[finite]
             t = float(ts[-1]) if len(ts) else t
-        outcome = Outcome(ts, ys, t, end, STATUSES[status], steps, rejected, nfev, float(buffers.real[at.H_TRY]), reach)
+        outcome = Outcome(ts, ys, t, end, STATUSES[status], steps, rejected, nfev, buffers.real[at.H_TRY], reach)
         if status not in (at.SUCCESS, at.TERMINATED):
             outcome.slope = buffers.slope.copy() if self.method.carries_slope else self._slope(buffers, end)
             outcome.p = buffers.p.copy()

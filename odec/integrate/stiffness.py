@@ -21,20 +21,20 @@ HELD = 0.8
 class Reach:
     """How far steps reach in units of the fastest mode, |h| |lambda|, looked at now and then during a solve."""
 
-    def __init__(self, rhs):
-        self.rhs, self._looks, self._last = rhs, [], time.perf_counter()
+    def __init__(self):
+        self._looks, self._last = [], time.perf_counter()
 
-    def look(self, t, y, p, h):
+    def look(self, rhs, t, y, p, h):
         """Add an estimate."""
-        found = abs(h) * fastest_rate(self.rhs, t, y, p)
+        found = abs(h) * fastest_rate(rhs, t, y, p)
         if math.isfinite(found):
             self._looks.append(found)
         self._last = time.perf_counter()
 
-    def look_if_due(self, t, y, p, h):
+    def look_if_due(self, rhs, t, y, p, h):
         """Add an estimate when the last one, or the start, is long ago: short solves pay nothing."""
         if time.perf_counter() - self._last >= LOOK_SECONDS:
-            self.look(t, y, p, h)
+            self.look(rhs, t, y, p, h)
 
     @property
     def median(self):
