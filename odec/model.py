@@ -42,6 +42,9 @@ class Model:
         self.state = _state_names(self.name, state)
         self.parameters = _parameters(self.name, function)
         self._systems = {}
+        given = {k: v for k, v in self.parameters.items() if k != "*"}
+        missing = any(v is inspect.Parameter.empty for v in given.values())
+        self._defaults = None if missing else given
 
     def __call__(self, t, y, *params, **named):
         return self.function(t, y, *params, **named)
@@ -95,6 +98,8 @@ class Model:
     def parameter_values(self, params):
         """{name: value} from a tuple in signature order or a dict by name, defaults filled in."""
         known = self.parameters
+        if isinstance(params, tuple) and not params and self._defaults is not None:
+            return self._defaults
         if isinstance(params, dict):
             unknown = [n for n in params if n not in known]
             if unknown:

@@ -15,7 +15,7 @@ from odec.failure import message
 from odec.graph.structure import children_of, component_paths
 from odec.integrate.compiled import compiled_loop
 from odec.integrate.control import controller_named
-from odec.integrate.problem import Problem
+from odec.integrate.problem import NO_TIMES, Problem
 from odec.integrate.run import all_finite
 from odec.model import Model, dtype_name
 from odec.progress import with_progress
@@ -221,6 +221,8 @@ def _times(name, t_eval, t0, t1):
     """Output times as a contiguous vector, or None for every step."""
     if t_eval is None:
         return None
+    if type(t_eval) is list and not t_eval:
+        return NO_TIMES
     times = _listed(name, "t_eval", t_eval)
     if times.size == 0:
         return times

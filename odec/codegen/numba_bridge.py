@@ -65,7 +65,8 @@ def _numba():
 
 
 def _compiled(name, function, parameters, helpers):
-    """Object code of a Python function of pointers and numbers that returns an int64, as symbol `name`."""
+    """Object code of a Python function of pointers and numbers that returns an int64, as symbol `name` of one
+    argument: where the others lie, 8 bytes each."""
     numba = _numba()
     from numba import types
     from numba.extending import register_jitable
@@ -80,7 +81,26 @@ def _compiled(name, function, parameters, helpers):
         warnings.simplefilter("ignore")
         jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
     (overload,) = jitted.overloads.values()
-    return object_code(_alone(overload.library.get_llvm_str(), overload.fndesc.llvm_func_name, name))
+    text = _alone(overload.library.get_llvm_str(), overload.fndesc.llvm_func_name, f"{name}_of_all")
+    return object_code(text + _unpacking(name, parameters))
+
+
+def _unpacking(name, parameters):
+    """LLVM IR of a function that reads the arguments of `name`_of_all from an array and calls it as Numba does:
+    with where the result goes, where an exception would, and the arguments."""
+    kinds = ["i64" if p == "int" else "ptr" for p in parameters]
+    lines = [f"define i64 @{name}(ptr %all) {{", "  %result = alloca i64", "  %raised = alloca ptr"]
+    for i, kind in enumerate(kinds):
+        lines.append(f"  %at{i} = getelementptr i64, ptr %all, i64 {i}")
+        lines.append(f"  %v{i} = load {kind}, ptr %at{i}")
+    passed = ", ".join(["ptr %result", "ptr %raised", *(f"{kind} %v{i}" for i, kind in enumerate(kinds))])
+    lines += [
+        f"  %status = call i32 @{name}_of_all({passed})",
+        "  %value = load i64, ptr %result",
+        "  ret i64 %value",
+        "}",
+    ]
+    return "\n".join(["", *lines, ""])
 
 
 def _alone(text, symbol, name):
@@ -99,7 +119,8 @@ def _alone(text, symbol, name):
 
 @functools.cache
 def loop_function(name, function, parameters, helpers):
-    """A loop as machine code: a Python callable of addresses and ints, compiled once an installation.
+    """A loop as machine code, compiled once an installation: a Python callable of the address at which its
+    arguments lie, 8 bytes each (one by one, ctypes would take as long to pass them as a short solve takes).
 
     parameters : 'int', 'float64*', 'float32*', 'int64*' or 'none' for each argument of `function`; what it does
         where an argument is not None is left out of the code where that argument is 'none'
@@ -112,17 +133,8 @@ def loop_function(name, function, parameters, helpers):
     else:
         code = stored[1]
     library = Library(code)
-    kinds = [ctypes.c_int64 if p == "int" else ctypes.c_void_p for p in parameters]
-    # Numba's own calling convention: where the result goes, where an exception would, the arguments.
-    entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *kinds)(library.address(name))
-    result, exception = ctypes.c_int64, ctypes.c_void_p
-
-    def call(*arguments, _code=library):  # the code stays in memory as long as it can be called
-        status, raised = result(), exception()
-        entry(ctypes.byref(status), ctypes.byref(raised), *arguments)
-        return status.value
-
-    return call
+    entry = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(library.address(name))
+    return lambda address, _code=library: entry(address)  # the code stays in memory as long as it can be called
 
 
 def numba_type(kernel):

@@ -86,6 +86,8 @@ class Structure:
 
     def unflatten(self, flat, lead=()) -> Any:
         """A vector (*lead, size) in the user's form; its leaves are views of it."""
+        if isinstance(self.root, Leaf):
+            return flat.reshape((*lead, *self.root.shape))
         return _rebuild(
             self.root, lambda leaf: flat[..., leaf.offset : leaf.offset + leaf.size].reshape((*lead, *leaf.shape))
         )

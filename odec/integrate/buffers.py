@@ -14,6 +14,8 @@ from odec.integrate.compiled import compiled_loop
 from odec.integrate.loop import integrate
 from odec.integrate.problem import NO_TIMES
 
+CHANGING = 9  # arguments of the loop that change from call to call: t_eval, stops and what is kept
+
 
 class Buffers:
     """What one run of the loop works on, laid out in two allocations, and the call that advances it.
@@ -47,12 +49,9 @@ class Buffers:
         self._cleared = np.zeros(at.REALS), np.zeros(at.COUNTS, np.int64)
         sizes_of = n, m, slope, method.degree, method.error_exponent, int(method.adaptive), n_events
         self._cleared[1][at.N : at.N + len(sizes_of)] = sizes_of
-        loop: Callable
-        if python:
-            loop, place = integrate, lambda array: array
-        else:
-            loop, place = compiled_loop(solver.dtype.name, events is not None), address
-            kernels = [None if k is None else k.address for k in kernels]
+        place = (lambda array: array) if python else address
+        if not python:
+            kernels = [0 if k is None else k.address for k in kernels]
             resets = np.array([0 if r is None else r.address for r in resets], np.int64)
         buffers = vectors.parts if python else vectors.addresses
         if state is not None:
@@ -60,12 +59,13 @@ class Buffers:
         roots, real = numbers.parts if python else numbers.addresses
         head = (*kernels, place(resets), *buffers, place(self.watch), roots)
         tail = (real, place(counts))
-        self._loop, self._head, self._tail, self._place = loop, head, tail, place
-        self._blocks = vectors, numbers, resets, state  # what the addresses point into
+        self._blocks = vectors, numbers, counts, resets, state  # what the addresses point into
+        run = _python_loop if python else _compiled_loop
+        self._run = run(head, tail, solver.dtype.name, events is not None)
 
     def advance(self, places):
         """Run the loop until it pauses or ends; the status."""
-        return self._loop(*self._head, *map(self._place, (self._times, self._stops, *places)), *self._tail)
+        return self._run((self._times, self._stops, *places))
 
     def place(self):
         """(t, y, p, h) where the loop is."""
@@ -90,6 +90,25 @@ class Buffers:
         count[at.EVALS] = at.EVERY_STEP if problem.t_eval is None else len(self._times)
         count[at.DENSE] = int(problem.dense)
         return real, count
+
+
+def _python_loop(head, tail, dtype, with_events) -> Callable:
+    """The loop as plain Python: called with the arrays that change from call to call."""
+    return lambda places: integrate(*head, *places, *tail)
+
+
+def _compiled_loop(head, tail, dtype, with_events) -> Callable:
+    """The loop as machine code, its arguments in one array: called with the arrays that change from call to call."""
+    first, loop = len(head), compiled_loop(dtype, with_events)
+    arguments = np.array((*head, *(0,) * CHANGING, *tail), np.int64)
+    slots, where = _view(arguments), address(arguments)
+
+    def run(places, _held=arguments):
+        for i, array in enumerate(places, first):
+            slots[i] = address(array)
+        return loop(where)
+
+    return run
 
 
 def _view(array) -> Any:

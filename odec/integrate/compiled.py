@@ -20,7 +20,7 @@ PARTS = (
 
 
 def compiled_loop(dtype, with_events):
-    """`loop.integrate` compiled for states of `dtype`, taking addresses; threads wait for the first to compile it."""
+    """`loop.integrate` compiled for states of `dtype`, called as `loop_function` says; threads wait for the first."""
     with _one_at_a_time:
         return _compiled_loop(dtype, with_events)
 
