@@ -14,9 +14,8 @@ from odec.integrate.slots import LARGEST, RESOLUTION
 SAMPLES = 8  # parts of a step at whose ends the functions are evaluated, so that two changes in one step are seen
 MOST_TRIES = 200  # of the search for a root; bisection alone needs 60 within a step
 NO_CUT, RESET, TERMINAL = range(3)
-QUIET, PENDING, CHANGED, HAPPENED = range(
-    4
-)  # in watch[at.JUST]: found in this part of the step, on the other side, recorded
+# in watch[at.JUST], of an event in a part of a step: nothing, found, on the other side since, recorded
+QUIET, PENDING, CHANGED, HAPPENED = range(4)
 MOST_HALVINGS = 40  # of the first part, to see a function on the side that its rate promised
 NOISE = 16.0  # times the function's values on both sides of a root: what is zero to rounding
 JUMP = 1e-3  # of the largest value seen: a function with such values on both sides of a root jumps there

@@ -12,13 +12,14 @@ from odec.graph.function import Function
 from odec.graph.node import constant, input_node
 from odec.ops.call import call
 from odec.ops.families import broadcast_to
+from odec.steppers.fixed_steps import FixedSteps
 from odec.steppers.hermite import hermite, stacked
 from odec.steppers.runge_kutta import evaluation, in_dtype, is_called, named, zero_if_finite
 from odec.steppers.tableaus import ButcherTableau, check_order, digest_of, exact_entries, refuse, row_sums
 
 
-@dataclass(frozen=True, eq=False)
-class LowStorageTableau:
+@dataclass(frozen=True, eq=False, repr=False)
+class LowStorageTableau(FixedSteps):
     """An explicit Runge-Kutta method of fixed steps in two registers [williamson1980], y and du:
 
     du = a_i du + f(t + c_i h, y),  y = y + h b_i du,  for each stage i, with a_0 = 0.
@@ -41,12 +42,7 @@ class LowStorageTableau:
     ssp: float | None = None
     family: str = "low-storage Runge-Kutta"
 
-    # what steps ask: no slope is carried from step to step, none is kept, and nothing estimates the error
-    error_order = None
-    adaptive = False
-    carries_slope = False
-    kept = ()
-    degree = 3
+    carries_slope = False  # from step to step
     dense_evaluations = 2
 
     def __post_init__(self):
@@ -69,9 +65,6 @@ class LowStorageTableau:
             state = tuple(x + b * d for x, d in zip((*state, F(0)), slope))
         return ButcherTableau(self.name, self.order, row_sums(rows), tuple(rows), state)
 
-    def __repr__(self):
-        return f"<LowStorageTableau {self.name}: order {self.order}, {self.stages} stages>"
-
     @functools.cached_property
     def digest(self):
         """A hash of the coefficients, equal in every process."""
@@ -86,21 +79,6 @@ class LowStorageTableau:
     def stages(self):
         """How many stages a step has."""
         return len(self.b)
-
-    @property
-    def evaluations(self):
-        """How often a step evaluates f."""
-        return self.stages
-
-    @property
-    def dense_order(self):
-        """The order of the cubic."""
-        return min(3, self.order)
-
-    @property
-    def error_exponent(self):
-        """The error of a step falls as h to this power."""
-        return self.order + 1
 
 
 def low_storage_step(f, tableau, t, h, y, p, f0, rtol, atol):

@@ -16,6 +16,7 @@ from odec.graph.node import input_node, structural_zero
 from odec.graph.structure import Branch, component_names
 from odec.ops.families import broadcast_to
 from odec.ops.structure import concatenate, slice_
+from odec.steppers.fixed_steps import FixedSteps
 from odec.steppers.hermite import hermite, stacked
 from odec.steppers.rooted_trees import density, nodes_of, trees
 from odec.steppers.runge_kutta import evaluation, in_dtype, named, zero_if_finite
@@ -23,8 +24,8 @@ from odec.steppers.tableaus import DEFECT, ROUNDING, check_order, digest_of, exa
 from odec.transforms.sparsity import propagated
 
 
-@dataclass(frozen=True, eq=False)
-class SymplecticTableau:
+@dataclass(frozen=True, eq=False, repr=False)
+class SymplecticTableau(FixedSteps):
     """A splitting method of fixed steps for dq/dt = g(t, v), dv/dt = a(t, q), s drifts between s + 1 kicks:
 
     v = v + kicks_i h a(t + (drifts_0 + ... + drifts_{i-1}) h, q), then
@@ -52,12 +53,7 @@ class SymplecticTableau:
     source: str = ""
     family: str = "symplectic, for separable models of (q, v)"
 
-    # what steps ask: the slope is carried from step to step, no other is kept, and nothing estimates the error
-    error_order = None
-    adaptive = False
-    carries_slope = True
-    kept = ()
-    degree = 3
+    carries_slope = True  # from step to step: the first force of a step is the last of the one before
     dense_evaluations = 0
 
     def __post_init__(self):
@@ -78,9 +74,6 @@ class SymplecticTableau:
                     f"{found:.6g} instead of {1 / density(tree):.6g}",
                 )
 
-    def __repr__(self):
-        return f"<SymplecticTableau {self.name}: order {self.order}, {self.stages} stages>"
-
     @functools.cached_property
     def digest(self):
         """A hash of the coefficients, equal in every process."""
@@ -90,21 +83,6 @@ class SymplecticTableau:
     def stages(self):
         """How many drifts a step has."""
         return len(self.drifts)
-
-    @property
-    def evaluations(self):
-        """How often a step evaluates the force."""
-        return self.stages
-
-    @property
-    def dense_order(self):
-        """The order of the cubic."""
-        return min(3, self.order)
-
-    @property
-    def error_exponent(self):
-        """The error of a step falls as h to this power."""
-        return self.order + 1
 
     @property
     def symmetric(self):
