@@ -86,3 +86,8 @@ def nearest(word, words):
     known = {str(w).lower(): str(w) for w in words}
     close = difflib.get_close_matches(str(word).lower(), list(known), n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(known[w]) for w in close)}?" if close else "."
+
+
+def counted(number, noun):
+    """'1 parameter', '2 parameters'."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"

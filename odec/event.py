@@ -215,7 +215,11 @@ def _with_parameters(system, function, name):
     if not given or any(p.kind is p.VAR_POSITIONAL for p in given):
         return lambda t, y, values: function(t, y, *values.values())
     known = [str(k) for k in system.parameters.keys]
-    placed = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][2:]
+    placed = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(placed) < 2:
+        taken = ", ".join(p.name for p in placed) or "nothing"
+        raise ArgumentError(f"{name} takes {taken}; it must take the time and the state first, as (t, y).")
+    placed = placed[2:]
     names = [p.name for p in placed]
     needed = [p.name for p in given if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     unknown = [n for n in (*names, *needed) if n not in known]

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from odec.errors import ArgumentError, ShapeError, nearest
+from odec.errors import ArgumentError, ShapeError, counted, nearest
 from odec.graph.function import Function
 from odec.graph.structure import structure_of
 from odec.system import System
@@ -111,7 +111,7 @@ class Model:
         elif isinstance(params, (tuple, list)):
             if len(params) > len(known) and known.get("*") is None:
                 raise ArgumentError(
-                    f"{self.name} takes {len(known)} parameters ({', '.join(known) or 'none'}), but "
+                    f"{self.name} takes {counted(len(known), 'parameter')} ({', '.join(known) or 'none'}), but "
                     f"{len(params)} were given; "
                     "leave out the last, or pass a dict by name."
                 )

@@ -12,7 +12,7 @@ from odec.codegen.lower import LAYOUTS, lower
 from odec.codegen.print_llvm import print_llvm
 from odec.codegen.print_python import print_python
 from odec.codegen.targets import cpu_target
-from odec.errors import ArgumentError, nearest
+from odec.errors import ArgumentError, counted, nearest
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.run import Solver
@@ -323,7 +323,7 @@ class System:
             )
         if len(params) != len(names):
             raise ArgumentError(
-                f"{self.name} takes {len(names)} parameters ({listed}), but {len(params)} were given; "
+                f"{self.name} takes {counted(len(names), 'parameter')} ({listed}), but {len(params)} were given; "
                 "give one value for each."
             )
         return dict(zip(names, params, strict=True))

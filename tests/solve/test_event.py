@@ -512,3 +512,10 @@ def test_times_and_states_of_events_are_those_of_scipy(name):
         wanted = exact.t_events[k] != span[0]  # SciPy counts a zero at the start
         assert sol.t_events[k][later] == pytest.approx(exact.t_events[k][wanted], abs=1e-6)
         assert sol.y_events[k][later] == pytest.approx(exact.y_events[k][wanted], abs=1e-6)
+
+
+@pytest.mark.parametrize("fn", [lambda y: y[0], lambda: 0.0], ids=["one", "none"])
+def test_a_function_without_time_and_state_is_refused(fn):
+    model = odec.dynamics(lambda t, y: -y)
+    with pytest.raises(odec.ArgumentError, match=r"it must take the time and the state first, as \(t, y\)"):
+        odec.solve(model, (0.0, 1.0), [1.0], events=fn)
