@@ -211,8 +211,8 @@ def _with_parameters(system, function, name):
     try:
         given = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        given = []
-    if not given or any(p.kind is p.VAR_POSITIONAL for p in given):
+        given = None  # written in C: it is given everything
+    if given is None or any(p.kind is p.VAR_POSITIONAL for p in given):
         return lambda t, y, values: function(t, y, *values.values())
     known = [str(k) for k in system.parameters.keys]
     placed = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
