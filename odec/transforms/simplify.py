@@ -69,8 +69,11 @@ def mirrored(scalars):
 
     Models of bodies that attract each other compute each distance twice, once from each end.
 
-    scalars : nodes, each after what it needs
+    scalars : list of nodes, each after what it needs
     """
+    pairs = {tuple(map(id, node.inputs)) for node in scalars if node.op is sub}
+    if all((b, a) not in pairs for a, b in pairs):
+        return {id(node): node for node in scalars}
     before, new = current_line(), {}
     differences, products, negative = {}, {}, {}
     for node in scalars:
