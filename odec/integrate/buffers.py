@@ -76,7 +76,9 @@ class Buffers:
         real, count = self.real, self.count
         if self.state is not problem.y:
             self.state[:] = problem.y
-        self.p[:], self.rtol[:], self.atol[:] = problem.p, problem.rtol, problem.atol
+        self.p[:] = problem.p
+        if self.method.adaptive:
+            self.rtol[:], self.atol[:] = problem.rtol, problem.atol
         real[:], count[:] = self._cleared
         t0, t1 = problem.span
         self._times = NO_TIMES if problem.t_eval is None else problem.t_eval

@@ -322,6 +322,12 @@ def test_first_step_is_taken():
     assert odec.solve(decay, (0.0, 1e-3), [1.0], first_step=50.0).ts.tolist() == [0.0, 1e-3]
 
 
+def test_fixed_steps_take_no_notice_of_tolerances():
+    plain = odec.solve(lotka, (0.0, 1.0), [1.0, 1.0], method="rk4", first_step=0.1)
+    given = odec.solve(lotka, (0.0, 1.0), [1.0, 1.0], method="rk4", first_step=0.1, rtol=[1e-9, 1.0], atol=[1.0, 1e-9])
+    assert given.ys.tobytes() == plain.ys.tobytes() and len(plain.ts) == 11
+
+
 def test_tiny_and_far_spans():
     tiny = odec.solve(decay, (0.0, 1e-300), [1.0])
     assert tiny.success and tiny.y1[0] == 1.0
