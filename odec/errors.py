@@ -70,7 +70,7 @@ _SENTENCES = {
     Status.SUCCESS: "reached the end of the time span",
     Status.RUNNING: "still running",
     Status.STEP_LIMIT: "took max_steps steps without reaching the end",
-    Status.STEP_UNDERFLOW: "the step size fell below the resolution of time (or below min_step)",
+    Status.STEP_UNDERFLOW: "the step size fell below the resolution of time",
     Status.NON_FINITE: "the right-hand side became non-finite however small the step",
     Status.INTERRUPTED: "interrupted from the keyboard",
     Status.NON_FINITE_START: "the right-hand side is not finite at the start",

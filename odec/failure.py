@@ -43,11 +43,13 @@ def message(system, method, out, rtol, atol, min_step):
         return f"{out.status.sentence}; {_held(method, out)}" if _is_held(method, out) else out.status.sentence
     why, cure = _CAUSES[out.status](system, method, out, rtol, atol, min_step)
     steps = f"{out.steps:,} steps ({out.rejected:,} rejected)"
-    return f"{system.name}: {_sentence(method, out)} at t = {out.t:.6g} after {steps}; {why}. {cure}"
+    return f"{system.name}: {_sentence(method, out, min_step)} at t = {out.t:.6g} after {steps}; {why}. {cure}"
 
 
-def _sentence(method, out):
+def _sentence(method, out, min_step):
     """The status in words; a step of a given size was not made smaller before it failed."""
+    if out.status is Status.STEP_UNDERFLOW and min_step:
+        return f"the step size fell below min_step, {min_step:g},"
     return out.status.sentence if method.adaptive else out.status.sentence.removesuffix(" however small the step")
 
 
