@@ -41,7 +41,7 @@ class DenseOutput:
         states = np.empty((flat.size, y_end.size), y_end.dtype)
         for piece in range(0, flat.size, CHUNK):
             states[piece : piece + CHUNK] = self._states(flat[piece : piece + CHUNK], direction)
-        states[flat == t_end] = y_end
+        states[(flat == t_end) & ~np.isin(flat, self.jumps)] = y_end
         return states.reshape(*times.shape, y_end.size)
 
     def _states(self, times, direction):

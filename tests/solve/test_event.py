@@ -519,3 +519,12 @@ def test_a_function_without_time_and_state_is_refused(fn):
     model = odec.dynamics(lambda t, y: -y)
     with pytest.raises(odec.ArgumentError, match=r"it must take the time and the state first, as \(t, y\)"):
         odec.solve(model, (0.0, 1.0), [1.0], events=fn)
+
+
+def test_at_the_end_too_the_dense_output_gives_the_state_before_a_reset():
+    grown = odec.dynamics(lambda t, y: [1.0 + 0.0 * y[0]])
+    emptied = Event(lambda t, y: t - 2.0, reset=lambda t, y: [0.0 * y[0]])
+    for span, end in (((0.0, 2.0), 2.0), ((4.0, 2.0), -2.0)):
+        sol = odec.solve(grown, span, [0.0], events=emptied, t_eval=[2.0], dense_output=True)
+        assert sol.y1 == [0.0] and sol.t_events[0].tolist() == [2.0]
+        assert sol.ys[0] == pytest.approx([end]) and sol(2.0) == pytest.approx([end])
