@@ -13,7 +13,6 @@ from odec.errors import ArgumentError, ShapeError, SolveError, nearest
 from odec.event import event_kernels, event_list
 from odec.failure import message
 from odec.graph.structure import children_of, component_paths
-from odec.integrate.compiled import compiled_loop
 from odec.integrate.control import controller_named
 from odec.integrate.problem import NO_TIMES, Problem
 from odec.integrate.run import all_finite
@@ -79,9 +78,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     solver = system.solver(record)
     if watched:
         problem.events = event_kernels(system, watched)
-    if problem.interpolates:
-        _ = solver.dense  # compiled here, as the loop is, not in the time of the solve
-    _ = compiled_loop(system.dtype, bool(watched))
+    solver.prepare(problem)
     compiled = time.perf_counter()
     out = with_progress(solver.run, problem, name) if progress else solver.run(problem)
     ended = time.perf_counter()

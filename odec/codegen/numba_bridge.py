@@ -80,8 +80,8 @@ def _compiled(name, function, parameters, helpers):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
-    (overload,) = jitted.overloads.values()
-    text = _alone(overload.library.get_llvm_str(), overload.fndesc.llvm_func_name, f"{name}_of_all")
+    ((signature, overload),) = jitted.overloads.items()
+    text = _alone(jitted.inspect_llvm(signature), overload.fndesc.llvm_func_name, f"{name}_of_all")
     return object_code(text + _unpacking(name, parameters))
 
 

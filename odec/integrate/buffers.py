@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +59,8 @@ class Buffers:
         head = (*kernels, place(resets), *buffers, place(self.watch), roots)
         tail = (real, place(counts))
         self._blocks = vectors, numbers, counts, resets, state  # what the addresses point into
-        run = _python_loop if python else _compiled_loop
-        self._run = run(head, tail, solver.dtype.name, events is not None)
+        loop: Callable = integrate if python else compiled_loop(solver.dtype.name, events is not None)
+        self._run = (lambda places: loop(*head, *places, *tail)) if python else _calling(loop, head, tail)
 
     def advance(self, places):
         """Run the loop until it pauses or ends; the status."""
@@ -85,7 +84,7 @@ class Buffers:
         self._stops = np.array((*problem.tstops, t1))
         gains = problem.controller.gains(self.method.error_exponent)
         real[at.GAINS : at.GAINS + len(gains)] = gains
-        real[at.T], real[at.T_END], real[at.LAST_RESET] = t0, t1, -math.inf
+        real[at.T], real[at.T_END] = t0, t1
         real[at.MIN_STEP], real[at.MAX_STEP] = problem.min_step, problem.max_step
         real[at.H] = problem.first_step if t1 > t0 else -problem.first_step
         count[at.MAX_STEPS], count[at.STOPS] = problem.max_steps, len(self._stops)
@@ -94,14 +93,9 @@ class Buffers:
         return real, count
 
 
-def _python_loop(head, tail, dtype, with_events) -> Callable:
-    """The loop as plain Python: called with the arrays that change from call to call."""
-    return lambda places: integrate(*head, *places, *tail)
-
-
-def _compiled_loop(head, tail, dtype, with_events) -> Callable:
+def _calling(loop, head, tail):
     """The loop as machine code, its arguments in one array: called with the arrays that change from call to call."""
-    first, loop = len(head), compiled_loop(dtype, with_events)
+    first = len(head)
     arguments = np.array((*head, *(0,) * CHANGING, *tail), np.int64)
     slots, where = _view(arguments), address(arguments)
 

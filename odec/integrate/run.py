@@ -10,6 +10,7 @@ import numpy as np
 from odec.errors import Status
 from odec.integrate import slots as at
 from odec.integrate.buffers import Buffers
+from odec.integrate.compiled import compiled_loop
 from odec.integrate.kept import Kept
 from odec.integrate.problem import Outcome
 from odec.integrate.stiffness import Reach
@@ -41,6 +42,12 @@ class Solver:
         if self._dense is None:
             self._dense = self._make_dense()
         return self._dense
+
+    def prepare(self, problem):
+        """Compile what a problem needs beside the step, so that the time of its solve does not hold it."""
+        if problem.interpolates:
+            _ = self.dense
+        compiled_loop(self.dtype.name, problem.events is not None)
 
     def run(self, problem):
         """The Outcome of a problem."""

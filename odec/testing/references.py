@@ -140,7 +140,7 @@ class Symbolic:
 
         form = to_sympy(check.system, digits=40)
         self.leaves = [form.t, *form.y_symbols, *form.p_symbols]
-        self.library = _mpmath_library()
+        self.functions = _mpmath_functions()
         self.program = Program(sympy)
         self.rates = [self.program.enter(sympy.sympify(e)) for e in form.rhs]
         self.length = len(self.program.statements)  # of the right-hand side alone
@@ -208,7 +208,7 @@ class Symbolic:
     def value(self, expression, values):
         from odec.interop.sympy import evaluate_expression
 
-        return evaluate_expression(expression, values, self.library)
+        return evaluate_expression(expression, values, self.functions)
 
 
 UNEVALUATED = ("Derivative", "Subs", "DiracDelta")  # what SymPy leaves of the derivatives of these:
@@ -225,7 +225,7 @@ def _flat(part):
     return 0
 
 
-def _mpmath_library():
+def _mpmath_functions():
     """What `evaluate_expression` computes with: real numbers of many digits, nan where there is none."""
     import mpmath as mp
     import sympy
