@@ -426,8 +426,9 @@ def _float(item, where):
 
 def _data(item, where):
     shape, dtype = _shape(item, "shape", where), np.dtype(_one_of(item, "dtype", DATA_DTYPES, where))
+    text = _field(item, "data", str, where)
     try:
-        raw = base64.b64decode(_text(item, "data", where), validate=True)
+        raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise LoadError(f"{where}: an array that is not base64; the file is damaged, save the model again.") from None
     if len(raw) != math.prod(shape) * dtype.itemsize:

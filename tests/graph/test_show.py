@@ -77,6 +77,12 @@ def test_floats_survive_bit_for_bit(value):
         assert back[name].tobytes() == expected.tobytes()
 
 
+def test_weights_and_tables_of_any_length_come_back():
+    weights = np.random.default_rng(3).normal(size=(60, 50))
+    f = odec.dynamics(lambda t, y: weights @ y[np.arange(200) % 50 - 1][:50] - y.sum()).bind(np.ones(60)).graph
+    assert there_and_back(f).digest == f.digest
+
+
 def test_structural_zeros_stay_structural():
     f = Function("f", {"x": input_node("x", (), "float64")}, {"z": structural_zero("float32", (3,))})
     assert there_and_back(f).outputs["z"] is f.outputs["z"]
