@@ -112,11 +112,14 @@ class CompiledKernel:
     """A kernel as machine code: call it with one contiguous array for each argument.
 
     arguments : tuple of Argument; `kernel(*inputs, *outputs)` writes the outputs and returns nothing.
+    work_size : elements of `dtype` in the workspace, for all lanes
+    lanes : trajectories side by side; above 1 each array has them as its last axis, if its argument is not shared
     address : of the C function `void (one pointer for each argument, work pointer)`
     """
 
-    def __init__(self, name, arguments, work_size, dtype, library, text):
+    def __init__(self, name, arguments, work_size, dtype, lanes, library, text):
         self.name, self.arguments, self.work_size, self.dtype = name, arguments, work_size, dtype
+        self.lanes = lanes
         self.text = text  # () -> the LLVM IR of the kernel and what it calls
         self.dispatcher = None  # Numba's handle on it, once Numba has met it
         self.address = library.address(name)
@@ -157,48 +160,54 @@ class Program:
         self.kernels = {}
         for entry in record["kernels"]:
             arguments = tuple(
-                Argument(name, size, dtype, written, tuple(shape))
-                for name, size, dtype, written, shape in entry["arguments"]
+                Argument(name, size, dtype, written, tuple(shape), shared)
+                for name, size, dtype, written, shape, shared in entry["arguments"]
             )
             self.kernels[entry["name"]] = CompiledKernel(
-                entry["name"], arguments, entry["work_size"], entry["dtype"], library, text
+                entry["name"], arguments, entry["work_size"], entry["dtype"], record["lanes"], library, text
             )
 
 
 _programs: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
-def program(key, make_kernels):
+def program(key, make_kernels, lanes=1, shared=()):
     """The Program of `key`: from memory, from the disk cache, or compiled from `make_kernels()`.
 
     key : str, from everything that the kernels depend on: graph digest, kind, options
     make_kernels : () -> list of Kernel
+    lanes, shared : trajectories side by side, and names of arguments that they share, as for `print_llvm`
     """
+    stamp = key if lanes == 1 else f"{key} {lanes} lanes share {sorted(shared)}"
     with _lock:
-        known = _programs.get(key)
+        known = _programs.get(stamp)
         if known is None:
-            known = _programs[key] = _load(key, make_kernels)
+            known = _programs[stamp] = _load(stamp, make_kernels, lanes, shared)
         return known
 
 
-def _load(key, make_kernels):
-    make_text = functools.cache(lambda: print_llvm(make_kernels(), cpu_target()))
+def _load(key, make_kernels, lanes, shared):
+    make_text = functools.cache(lambda: print_llvm(make_kernels(), cpu_target(), lanes, shared))
     stored = cache.read(_stamp(key))
     if stored is not None:
         try:
             return _loaded(stored[1], stored[0], make_text)
-        except (CompileError, KeyError, TypeError, IndexError):
+        except (CompileError, KeyError, TypeError, IndexError, ValueError):
             pass  # a damaged entry is rebuilt
     kernels = make_kernels()
-    text = print_llvm(kernels, cpu_target())
-    record = {"symbols": blas.symbols_in(text), "vector": "@_ZGV" in text, "kernels": [
-        {"name": k.name, "work_size": k.work_size, "dtype": k.dtype,
-         "arguments": [[a.name, a.size, a.dtype, a.written, list(a.shape)] for a in k.arguments]}
+    text = print_llvm(kernels, cpu_target(), lanes, shared)
+    record = {"symbols": blas.symbols_in(text), "vector": "@_ZGV" in text, "lanes": lanes, "kernels": [
+        {"name": k.name, "work_size": k.work_size * lanes, "dtype": k.dtype,
+         "arguments": [_entry(a.widened(lanes, shared)) for a in k.arguments]}
         for k in kernels
     ]}  # fmt: skip
     code = object_code(text)
     cache.write(_stamp(key), record, code)
     return _loaded(code, record, make_text)
+
+
+def _entry(a):
+    return [a.name, a.size, a.dtype, a.written, list(a.shape), a.shared]
 
 
 def _loaded(code, record, make_text):

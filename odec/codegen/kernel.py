@@ -6,7 +6,7 @@ a kernel into readable Python or LLVM IR; they are the only readers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,13 +96,23 @@ class Return:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A buffer of the signature: `size` elements of `dtype`, written by the kernel or only read."""
+    """A buffer of the signature: `size` elements of `dtype`, written by the kernel or only read; of a kernel for
+    several lanes, each element once a lane, or, where the argument is shared, once for all of them."""
 
     name: str
     size: int
     dtype: str
     written: bool = False
     shape: tuple = ()
+    shared: bool = False
+
+    def widened(self, lanes, shared):
+        """The buffer as a kernel for so many lanes has it; `shared`: names of the arguments that all lanes share."""
+        if lanes == 1:
+            return self
+        if self.name in shared:
+            return replace(self, shared=True)
+        return replace(self, size=self.size * lanes, shape=(*self.shape, lanes))
 
     def check(self, array, kernel):
         """TypeError or ValueError where an array cannot stand for this buffer."""

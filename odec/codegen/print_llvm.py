@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from odec.codegen import blas
-from odec.codegen.kernel import Allocate, Assign, Call, Element, Literal, Local, Loop, Return
+from odec.codegen.kernel import Allocate, Assign, Call, Element, Kernel, Literal, Local, Loop, Return
 from odec.errors import CompileError
 from odec.graph.trace import place
 
-TYPES = {"float64": "double", "float32": "float", "bool": "i1", "int32": "i32"}
+TYPES = {"float64": "double", "float32": "float", "bool": "i1", "int32": "i32", "int64": "i64"}
 BITS = {"float64": "f64", "float32": "f32"}
 BYTES = {"float64": 8, "float32": 4, "int32": 4}
+NONE: frozenset = frozenset()
 PURE = "nounwind willreturn memory(none)"
 
 
@@ -35,29 +36,53 @@ def type_text(dtype, lanes):
     return TYPES[dtype] if lanes == 1 else f"<{lanes} x {TYPES[dtype]}>"
 
 
-def print_llvm(kernels, target, lanes=1):
-    """An LLVM module that defines the kernels, with what they call."""
-    module = _Module(target)
-    for kernel in kernels:
-        module.define(kernel, lanes)
+def print_llvm(kernels, target, lanes=1, shared=()):
+    """An LLVM module that defines the kernels, with what they call.
+
+    lanes : trajectories side by side; above 1 a buffer holds a vector for each element, one number a lane
+    shared : names of arguments whose buffers hold one number an element all the same, which every lane reads
+
+    Raises
+    ------
+    CompileError : a kernel writes a shared argument, or calls a matrix routine for several lanes
+    """
+    module = _Module(target, lanes)
+    own = [frozenset(a.name for a in k.arguments if a.name in shared) if lanes > 1 else NONE for k in kernels]
+    for kernel, narrow in zip(kernels, own, strict=True):
+        module.reserve(kernel, narrow)
+    for kernel, narrow in zip(kernels, own, strict=True):
+        module.define(kernel, narrow)
     return module.text()
 
 
 class _Module:
-    def __init__(self, target):
-        self.target = target
+    def __init__(self, target, lanes):
+        self.target, self.lanes = target, lanes
         self.definitions, self.globals = [], []
         self.declarations: dict[str, str] = {}
-        self.defined: dict[str, int] = {}  # kernels, with how many arguments they have before `work`
+        self.kernels: dict[str, Kernel] = {}  # what can be called
+        self.symbols: dict[tuple, str] = {}  # of kernels by (name, names of shared arguments)
+        self.defined: set[str] = set()
         self.tables: dict[tuple, str] = {}
 
-    def define(self, kernel, lanes):
-        if kernel.name in self.defined:
-            return
-        self.defined[kernel.name] = len(kernel.arguments)
-        for callee in kernel.callees:
-            self.define(callee, lanes)
-        self.definitions.append(_Emitter(self, kernel, lanes).function_text())
+    def reserve(self, kernel, shared):
+        """Let a kernel have its own name as symbol."""
+        self.symbols.setdefault((kernel.name, shared), kernel.name)
+        stack = [kernel]
+        while stack:
+            found = stack.pop()
+            self.kernels.setdefault(found.name, found)
+            stack.extend(found.callees)
+
+    def define(self, kernel, shared):
+        """The symbol of a kernel whose arguments of these names are shared, defined if it is not yet."""
+        taken = kernel.name in self.symbols.values()
+        name = f"{kernel.name}.{len(self.symbols)}" if taken else kernel.name
+        symbol = self.symbols.setdefault((kernel.name, shared), name)
+        if symbol not in self.defined:
+            self.defined.add(symbol)
+            self.definitions.append(_Emitter(self, kernel, symbol, shared).function_text())
+        return symbol
 
     def routine(self, name, number):
         """The symbol of a matrix routine for numbers of an LLVM type."""
@@ -104,10 +129,11 @@ def literal_text(value, dtype):
 class _Emitter:
     """Writes the body of one kernel; the emission rules of ops call its methods."""
 
-    def __init__(self, module, kernel, lanes):
-        self.module, self.kernel = module, kernel
-        self.wide = lanes  # lanes of every buffer: trajectories side by side
-        self.lanes = lanes  # lanes of the values being computed now
+    def __init__(self, module, kernel, symbol, shared):
+        self.module, self.kernel, self.symbol = module, kernel, symbol
+        self.wide = module.lanes  # lanes of every buffer but these: trajectories side by side
+        self.narrow = {*kernel.tables, *shared}  # buffers of one number an element
+        self.lanes = self.wide  # lanes of the values being computed now
         self.vector_index: str | None = None  # the loop variable along which lanes run, in a vector loop
         self.lines: list[str] = []
         self.stack: list[str] = []  # numbers that live in registers, made at the entry
@@ -118,7 +144,7 @@ class _Emitter:
         self.block = "entry"
         self.line = None
         for name, array in kernel.tables.items():
-            label = f"{kernel.name}.{name}"
+            label = f"{symbol}.{name}"
             module.globals.append(table_text(label, array))
             dtype = {"f8": "float64", "f4": "float32", "i4": "int32"}[array.dtype.str[1:]]
             self.buffers[name] = (f"@{label}", dtype)
@@ -126,9 +152,14 @@ class _Emitter:
     def function_text(self):
         self.statements(self.kernel.body)
         written = {a.name: a.written for a in self.kernel.arguments}
+        for name in self.narrow:
+            if written.get(name):
+                raise CompileError(
+                    f"{self.kernel.name} writes {name}, so each lane needs its own: it cannot be shared."
+                )
         arguments = [f"ptr noalias {'' if w else 'readonly '}%{name}" for name, w in written.items()]
         arguments.append("ptr noalias %work")  # always there: every kernel of a kind has one signature
-        head = f"define void @{self.kernel.name}({', '.join(arguments)}) nounwind {{\nentry:\n"
+        head = f"define void @{self.symbol}({', '.join(arguments)}) nounwind {{\nentry:\n"
         return head + "\n".join([*self.stack, *self.lines]) + "\n}"
 
     # ---- statements
@@ -210,15 +241,21 @@ class _Emitter:
                 raise CompileError(
                     f"{self.kernel.name}: {s.function} takes one trajectory at a time; compile it with lanes=1."
                 )
-            function = self.module.routine(s.function, TYPES[self.kernel.dtype])
-        elif s.function in self.module.defined:
-            function = s.function
+            function, buffers = self.module.routine(s.function, TYPES[self.kernel.dtype]), None
+        elif s.function in self.module.kernels:
+            function, buffers = self.callee(self.module.kernels[s.function], s.args)
         else:
             raise CompileError(f"{self.kernel.name} calls {s.function!r}, which is neither a kernel nor a routine")
         args = [f"ptr {self.address(a)}" if isinstance(a, Element) else f"i64 {int(a)}" for a in s.args]
-        if function == s.function and len(args) == self.module.defined[function]:
+        if len(args) == buffers:
             args.append("ptr %work")  # a kernel that needs no workspace: any pointer will do
         self.lines.append(f"  call void @{function}({', '.join(args)})")
+
+    def callee(self, kernel, args):
+        """(symbol, number of arguments) of a kernel that reads one number an element where this one does."""
+        pairs = zip(kernel.arguments, args, strict=False) if self.wide > 1 else ()
+        shared = frozenset(a.name for a, element in pairs if element.buffer in self.narrow)
+        return self.module.define(kernel, shared), len(kernel.arguments)
 
     # ---- memory
 
@@ -243,13 +280,13 @@ class _Emitter:
         at = self.position(element.index)
         if at == "0":
             return pointer
-        kind = type_text(dtype, 1 if element.buffer in self.kernel.tables else self.wide)
+        kind = type_text(dtype, 1 if element.buffer in self.narrow else self.wide)
         return self.raw(f"getelementptr inbounds {kind}, ptr {pointer}, i64 {at}")
 
     def stride(self, element):
         """How far apart neighbouring lanes of an element are: 0, 1, another number, or None for a table."""
         if self.vector_index is None:
-            return 1 if self.wide > 1 and element.buffer not in self.kernel.tables else 0
+            return 1 if self.wide > 1 and element.buffer not in self.narrow else 0
         stride = dict(element.index.terms).get(self.vector_index, 0)
         return None if element.index.table and stride else stride
 
@@ -366,6 +403,32 @@ class _Emitter:
         opcode = "fptrunc" if dtype == "float32" else "fpext"
         text = self.raw(f"{opcode} {type_text(x.dtype, lanes)} {x.text} to {type_text(dtype, lanes)}")
         return Value(text, dtype, lanes)
+
+    def double(self, value):
+        """A literal in double precision, whatever the kernel's dtype."""
+        return Value(literal_text(value, "float64"), "float64", 0)
+
+    def bits(self, x):
+        """The 64 bits of a double as an integer."""
+        x = self.fit(x, max(1, x.lanes))
+        text = self.raw(f"bitcast {type_text('float64', x.lanes)} {x.text} to {type_text('int64', x.lanes)}")
+        return Value(text, "int64", x.lanes)
+
+    def from_bits(self, i):
+        """The double with these 64 bits."""
+        text = self.raw(f"bitcast {type_text('int64', i.lanes)} {i.text} to {type_text('float64', i.lanes)}")
+        return Value(text, "float64", i.lanes)
+
+    def integers(self, opcode, i, number):
+        """An instruction on an integer and a number known now."""
+        kind = type_text("int64", i.lanes)
+        right = number if i.lanes == 1 else f"splat (i64 {number})"
+        return Value(self.raw(f"{opcode} {kind} {i.text}, {right}"), "int64", i.lanes)
+
+    def number(self, i):
+        """An integer as a double."""
+        text = self.raw(f"sitofp {type_text('int64', i.lanes)} {i.text} to {type_text('float64', i.lanes)}")
+        return Value(text, "float64", i.lanes)
 
     def intrinsic(self, name, *args):
         if name == "pow":
