@@ -20,7 +20,18 @@ FLOORS = (
     ("ops", "special", "transforms"),
     ("steppers", "codegen"),
     ("integrate",),
-    ("system", "tracing", "model", "event", "solution", "progress", "failure", "solving", "testing"),
+    (
+        "system",
+        "tracing",
+        "model",
+        "event",
+        "solution",
+        "progress",
+        "failure",
+        "solving",
+        "ensemble_solution",
+        "testing",
+    ),
     ("interop",),
     ("cli", "__main__"),
 )
@@ -28,7 +39,7 @@ NEIGHBOURS = {("steppers", "codegen"), ("codegen", "steppers")}  # never see eac
 # Reached when a user asks for them, inside a function: optional packages and the front's own files.
 LAZY = {
     ("model", "interop"), ("system", "interop"), ("system", "graph"), ("testing", "interop"),
-    ("solution", "interop"),
+    ("solution", "interop"), ("ensemble_solution", "interop"),
 }  # fmt: skip
 BANNED = ("utils", "misc", "helpers", "common", "core", "base", "manager", "handler", "factory", "data", "info")
 ALLOWED_AT_ROOT = {"pyproject.toml", "README.md", "LICENSE", ".gitignore", ".ci", "odec", "tests", "examples", "docs"}
