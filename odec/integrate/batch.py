@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from odec.integrate.problem import Problem
+from odec.integrate.reductions import block_size
 
 SHARED: Any = None  # an array that the members of a batch do not differ in
 NONE_KEPT: Any = None  # an array that a batch was not asked for
@@ -22,6 +23,7 @@ class Batch:
     states (size, n) : their states at the start
     parameters (size, k) : their values of the entries `columns` (k,) of the flat parameters
     times (size, rows) : their times to keep, each row sorted; nan after the last
+    whole : the size of the batch that this one is a part of; 0 for one that is no part
     """
 
     problem: Problem
@@ -32,6 +34,12 @@ class Batch:
     parameters: np.ndarray = SHARED
     columns: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     times: np.ndarray = SHARED
+    whole: int = 0
+
+    @property
+    def block(self):
+        """Members that are reduced together: of the whole batch's blocks, for a part that starts with one of them."""
+        return block_size(self.whole or self.size)
 
     @property
     def rows(self):
@@ -44,7 +52,7 @@ class Batch:
         """The Batch of the members from start to stop."""
         arrays = {name: getattr(self, name) for name in ("begins", "ends", "states", "parameters", "times")}
         cut = {name: a if a is None else a[start:stop] for name, a in arrays.items()}
-        return replace(self, size=min(stop, self.size) - start, **cut)
+        return replace(self, size=min(stop, self.size) - start, whole=self.whole or self.size, **cut)
 
     def member(self, i):
         """The Problem of one member."""
