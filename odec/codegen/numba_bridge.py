@@ -47,47 +47,68 @@ def _numba():
         return buffer(buffer, types.intp), emit
 
     @intrinsic
-    def reinterpret(context, value):
-        to = types.int64 if value == types.float64 else types.float64
-
+    def take_next(context, counter):
         def emit(context, builder, signature, args):
-            return builder.bitcast(args[0], context.get_value_type(to))
+            from llvmlite import ir
 
-        return to(value), emit
+            return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
+
+        return types.int64(counter), emit
+
+    @intrinsic
+    def narrow(context, x, buffer):
+        def emit(context, builder, signature, args):
+            return context.cast(builder, args[0], x, buffer.dtype)
+
+        return buffer.dtype(x, buffer), emit
 
     # An intrinsic is called without the typing context that it is written with.
-    run, move, recast = (cast("Callable", f) for f in (call_address, advance, reinterpret))
+    run, move, number, narrowed = (cast("Callable", f) for f in (call_address, advance, take_next, narrow))
     overload(machine.call_kernel)(lambda kernel, *buffers: lambda kernel, *buffers: run(kernel, buffers))
     overload(machine.offset)(lambda buffer, start: lambda buffer, start: move(buffer, start))
-    overload(machine.bits)(lambda x: lambda x: recast(x))
-    overload(machine.from_bits)(lambda i: lambda i: recast(i))
+    overload(machine.take)(lambda counter: lambda counter: number(counter))
+    overload(machine.as_state)(lambda x, buffer: lambda x, buffer: narrowed(x, buffer))
     return numba
 
 
-def _compiled(name, function, parameters, helpers):
-    """Object code of a Python function of pointers and numbers that returns an int64, as symbol `name` of one
-    argument: where the others lie, 8 bytes each."""
+def portable_ir(name, function, parameters, helpers):
+    """LLVM IR, for any machine, of a Python function of pointers and numbers that returns an int64, as symbol `name`
+    in Numba's convention: with where the result goes, where an exception would, and the arguments.
+
+    Numba translates and nothing else: its optimiser works for the CPU that it runs on.
+    parameters : as `loop_function` takes them
+    """
     numba = _numba()
     from numba import types
+    from numba.core import config
+    from numba.core.compiler_lock import global_compiler_lock
     from numba.extending import register_jitable
 
     kinds = {"int": types.int64, "float64*": types.CPointer(types.float64), "float32*": types.CPointer(types.float32),
              "int64*": types.CPointer(types.int64), "none": types.none}  # fmt: skip
     # Wrappers for Python and C would be compiled for each helper, and called by nobody.
     options = {"error_model": "numpy", "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    for helper in helpers:
-        register_jitable(**options)(helper)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), global_compiler_lock:
         warnings.simplefilter("ignore")
-        jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
+        settings = vars(config)
+        usual, settings["OPT"] = settings["OPT"], type(settings["OPT"])(0)
+        try:
+            for helper in helpers:
+                register_jitable(**options)(helper)
+            jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
+        finally:
+            settings["OPT"] = usual
     ((signature, overload),) = jitted.overloads.items()
-    text = _alone(jitted.inspect_llvm(signature), overload.fndesc.llvm_func_name, f"{name}_of_all")
-    return object_code(text + _unpacking(name, parameters))
+    return _alone(jitted.inspect_llvm(signature), overload.fndesc.llvm_func_name, name)
+
+
+def _compiled(name, function, parameters, helpers):
+    """Object code of such a function, as symbol `name` of one argument: where the others lie, 8 bytes each."""
+    return object_code(portable_ir(f"{name}_of_all", function, parameters, helpers) + _unpacking(name, parameters))
 
 
 def _unpacking(name, parameters):
-    """LLVM IR of a function that reads the arguments of `name`_of_all from an array and calls it as Numba does:
-    with where the result goes, where an exception would, and the arguments."""
+    """LLVM IR of a function that reads the arguments of `name`_of_all from an array and calls it."""
     kinds = ["i64" if p == "int" else "ptr" for p in parameters]
     lines = [f"define i64 @{name}(ptr %all) {{", "  %result = alloca i64", "  %raised = alloca ptr"]
     for i, kind in enumerate(kinds):
