@@ -86,16 +86,19 @@ def portable_ir(name, function, parameters, helpers):
 
     kinds = {"int": types.int64, "float64*": types.CPointer(types.float64), "float32*": types.CPointer(types.float32),
              "int64*": types.CPointer(types.int64), "none": types.none}  # fmt: skip
+    signature = [
+        kinds[p] if isinstance(p, str) else types.NamedTuple([kinds[k] for k in p[1:]], p[0]) for p in parameters
+    ]
     # Wrappers for Python and C would be compiled for each helper, and called by nobody.
     options = {"error_model": "numpy", "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     with warnings.catch_warnings(), global_compiler_lock:
         warnings.simplefilter("ignore")
-        settings = vars(config)
+        settings: dict = config.__dict__
         usual, settings["OPT"] = settings["OPT"], type(settings["OPT"])(0)
         try:
             for helper in helpers:
                 register_jitable(**options)(helper)
-            jitted = numba.njit(types.int64(*[kinds[p] for p in parameters]), **options)(function)
+            jitted = numba.njit(types.int64(*signature), **options)(function)
         finally:
             settings["OPT"] = usual
     ((signature, overload),) = jitted.overloads.items()
@@ -109,7 +112,8 @@ def _compiled(name, function, parameters, helpers):
 
 def _unpacking(name, parameters):
     """LLVM IR of a function that reads the arguments of `name`_of_all from an array and calls it."""
-    kinds = ["i64" if p == "int" else "ptr" for p in parameters]
+    flat = [kind for p in parameters for kind in ([p] if isinstance(p, str) else p[1:])]
+    kinds = ["i64" if kind == "int" else "ptr" for kind in flat]
     lines = [f"define i64 @{name}(ptr %all) {{", "  %result = alloca i64", "  %raised = alloca ptr"]
     for i, kind in enumerate(kinds):
         lines.append(f"  %at{i} = getelementptr i64, ptr %all, i64 {i}")
@@ -143,8 +147,9 @@ def loop_function(name, function, parameters, helpers):
     """A loop as machine code, compiled once an installation: a Python callable of the address at which its
     arguments lie, 8 bytes each (one by one, ctypes would take as long to pass them as a short solve takes).
 
-    parameters : 'int', 'float64*', 'float32*', 'int64*' or 'none' for each argument of `function`; what it does
-        where an argument is not None is left out of the code where that argument is 'none'
+    parameters : 'int', 'float64*', 'float32*', 'int64*' or 'none' for each argument of `function`, or a NamedTuple's
+        type followed by such kinds of its fields; what `function` does where an argument is not None is left out of
+        the code where that argument is 'none'
     """
     stamp = f"loop {name} {parameters} {cpu_description()} {cache.odec_fingerprint()}"
     stored = cache.read(stamp)
