@@ -164,6 +164,7 @@ done:
 declare void @{p}{x}getrf(ptr, ptr, ptr, ptr, ptr, ptr) nounwind
 """
 
+ARGUMENTS = {"gemm": "iiiiibibibi", "gesv": "iibbb", "det": "ibbb"}  # arguments: integers and buffers
 INTEGERS = {"gemm": ("m", "n", "k", "lda", "ldb", "ldc"), "gesv": ("n", "m"), "det": ("n",)}
 
 
@@ -183,3 +184,9 @@ def wrapper(routine, number):
     row = "add i64 %i, 1" if wide else "trunc i64 %more to i32"
     letter = "d" if number == "double" else "s"
     return text.format(t=number, x=letter, i=integer, p=start, integers="\n".join(lines), row=row).strip()
+
+
+def declaration(routine, number):
+    """LLVM text that only names @odec.<routine>.<number>, for a machine without BLAS."""
+    kinds = ", ".join("i64" if kind == "i" else "ptr" for kind in ARGUMENTS[routine])
+    return f"declare void @odec.{routine}.{number}({kinds})"

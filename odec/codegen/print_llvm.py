@@ -87,7 +87,8 @@ class _Module:
     def routine(self, name, number):
         """The symbol of a matrix routine for numbers of an LLVM type."""
         symbol = f"odec.{name}.{number}"
-        self.declarations[symbol] = blas.wrapper(name, number)
+        text = blas.wrapper if self.target.has_blas else blas.declaration
+        self.declarations[symbol] = text(name, number)
         return symbol
 
     def declare(self, name, signature):

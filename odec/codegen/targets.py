@@ -31,6 +31,7 @@ class Target:
     lanes: dict = field(default_factory=lambda: {"float64": 1, "float32": 1})
     vector_functions: tuple = ()  # those that libmvec has
     prefix: str = ""  # of the scalar functions: "__nv_" for CUDA's libdevice
+    has_blas: bool = True  # whether code can call NumPy's; else matrices.py stands in
 
     def symbol(self, function, dtype, lanes):
         """The symbol of a mathematical function for vectors of `lanes`, or None."""
@@ -49,7 +50,7 @@ def cpu_target():
     return Target("cpu", lanes, LIBMVEC if _has_avx2() and has_libmvec() else ())
 
 
-CUDA = Target("cuda", prefix="__nv_")  # NVIDIA's libdevice has every function of LIBM under its own name
+CUDA = Target("cuda", prefix="__nv_", has_blas=False)  # NVIDIA's libdevice has every function of LIBM under its own name
 
 
 def _has_avx2():
