@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from odec.codegen import blas
+from odec.codegen import blas, targets
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Kernel, Literal, Local, Loop, Return
 from odec.errors import CompileError
 from odec.graph.trace import place
 
 TYPES = {"float64": "double", "float32": "float", "bool": "i1", "int32": "i32", "int64": "i64"}
 BITS = {"float64": "f64", "float32": "f32"}
-BYTES = {"float64": 8, "float32": 4, "int32": 4}
+BYTES = {**targets.BYTES, "int32": 4}
 NONE: frozenset = frozenset()
 PURE = "nounwind willreturn memory(none)"
 
@@ -440,34 +440,54 @@ class _Emitter:
         return self.invoke(f"llvm.{name}.{suffix}", dtype, lanes, args)
 
     def function(self, name, *args):
-        """A mathematical function from the target's table; lane by lane where it has no vector form."""
+        """A mathematical function from the target's table, in parts as wide as it has functions for."""
         args, lanes = self.widened(args)
         dtype = args[0].dtype
-        if lanes == 1 and self.alike > 1 and self.module.target.symbol(name, dtype, self.alike):
-            wide = self.function(name, *(self.fit(a, self.alike) for a in args))
-            return Value(self.raw(f"extractelement {type_text(dtype, self.alike)} {wide.text}, i64 0"), dtype, 1)
-        symbol = self.module.target.symbol(name, dtype, lanes)
-        if symbol is not None:
-            return self.invoke(symbol, dtype, lanes, args)
-        kind, result = type_text(dtype, lanes), "poison"
-        for lane in range(lanes):
-            parts = [Value(self.raw(f"extractelement {kind} {a.text}, i64 {lane}"), dtype, 1) for a in args]
-            item = self.function(name, *parts)
-            result = self.raw(f"insertelement {kind} {result}, {TYPES[dtype]} {item.text}, i64 {lane}")
+        width = self.module.target.width(dtype, self.alike if lanes == 1 else lanes)
+        symbol = self.module.target.symbol(name, dtype, width)
+        if lanes == 1:
+            return self.part(self.invoke(symbol, dtype, width, [self.fit(a, width) for a in args]), 0, 1)
+        parts = [
+            self.invoke(symbol, dtype, width, [self.part(a, start, width) for a in args])
+            for start in range(0, lanes, width)
+        ]
+        return self.joined(parts)
+
+    def part(self, x, start, lanes):
+        """So many neighbouring lanes of a value."""
+        if x.lanes == lanes:
+            return x
+        kind, smaller = type_text(x.dtype, x.lanes), type_text(x.dtype, lanes)
+        if lanes == 1:
+            return Value(self.raw(f"extractelement {kind} {x.text}, i64 {start}"), x.dtype, 1)
+        symbol = f"llvm.vector.extract.v{lanes}{BITS[x.dtype]}.v{x.lanes}{BITS[x.dtype]}"
+        self.module.declare(symbol, f"{smaller} @{symbol}({kind}, i64 immarg) {PURE}")
+        return Value(self.raw(f"call {smaller} @{symbol}({kind} {x.text}, i64 {start})"), x.dtype, lanes)
+
+    def joined(self, parts):
+        """The lanes of several values of one width side by side."""
+        (_, dtype, width), *others = parts
+        if not others:
+            return parts[0]
+        lanes, result = width * len(parts), "poison"
+        kind, smaller = type_text(dtype, lanes), type_text(dtype, width)
+        symbol = f"llvm.vector.insert.v{lanes}{BITS[dtype]}.v{width}{BITS[dtype]}"
+        if width > 1:
+            self.module.declare(symbol, f"{kind} @{symbol}({kind}, {smaller}, i64 immarg) {PURE}")
+        for k, part in enumerate(parts):
+            if width == 1:
+                result = self.raw(f"insertelement {kind} {result}, {smaller} {part.text}, i64 {k}")
+            else:
+                items = f"{kind} {result}, {smaller} {part.text}, i64 {k * width}"
+                result = self.raw(f"call {kind} @{symbol}({items})")
         return Value(result, dtype, lanes)
 
     def pieces(self, x, edges, values):
         """values[number of edges <= x], from constant tables, lane by lane: log2(n) loads, no branch."""
-        x = self.fit(x, max(1, x.lanes))
-        kind, tables = type_text(x.dtype, x.lanes), [self.module.table(t, x.dtype) for t in (edges, values)]
-        if x.lanes == 1:
-            return Value(self.search(x.text, x.dtype, len(edges), *tables), x.dtype, 1)
-        result = "poison"
-        for lane in range(x.lanes):
-            part = self.raw(f"extractelement {kind} {x.text}, i64 {lane}")
-            found = self.search(part, x.dtype, len(edges), *tables)
-            result = self.raw(f"insertelement {kind} {result}, {TYPES[x.dtype]} {found}, i64 {lane}")
-        return Value(result, x.dtype, x.lanes)
+        x, count = self.fit(x, max(1, x.lanes)), len(edges)
+        tables = [self.module.table(t, x.dtype) for t in (edges, values)]
+        lanes = [self.part(x, k, 1) for k in range(x.lanes)]
+        return self.joined([Value(self.search(part.text, x.dtype, count, *tables), x.dtype, 1) for part in lanes])
 
     def search(self, x, dtype, count, edges, values):
         number, place = TYPES[dtype], "0"

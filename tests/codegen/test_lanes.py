@@ -1,20 +1,29 @@
 """Kernels for several trajectories side by side: a lane gives the numbers of a kernel for one."""
 
 import ctypes
+import functools
+import re
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from array_functions import traced
+from hypothesis import given
+from hypothesis import strategies as st
 
 from odec.codegen.compile import Library, object_code, program
 from odec.codegen.lower_array import lower_array
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_llvm import print_llvm
-from odec.codegen.targets import cpu_target
+from odec.codegen.targets import REGISTERS, Target, best_lanes, cpu_target
 from odec.errors import CompileError
 from odec.graph.function import Function
-from odec.graph.node import constant
+from odec.graph.node import constant, input_node
+from odec.graph.op import OPS
 from odec.ops.call import call
+from odec.ops.families import as_float
+from odec.ops.structure import element
 
 # Library functions differ by up to 4 ulp between scalar and vector forms, sums of some hundred terms by their order.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
@@ -34,11 +43,15 @@ class Wide:
         arguments = [a.widened(self.lanes, self.shared) for a in kernel.arguments]
         arrays = [np.full(a.shape, np.nan, a.dtype) for a in arguments]
         for k, parts in enumerate(zip(*members, strict=True)):
-            arrays[k][...] = parts[0] if arguments[k].shared else np.stack(parts, axis=-1)
+            arrays[k][...] = parts[0] if arguments[k].shared else np.stack(parts, axis=-1).reshape(arrays[k].shape)
         work = np.full(kernel.work_size * self.lanes, np.nan, kernel.dtype)
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arrays) + 1))(self._library.address(name))
         function(*[a.ctypes.data for a in arrays], work.ctypes.data)
-        outputs = [a for a, argument in zip(arrays, arguments, strict=True) if argument.written]
+        outputs = [
+            array.reshape(*argument.shape, self.lanes)
+            for array, argument in zip(arrays, kernel.arguments, strict=True)
+            if argument.written
+        ]
         return [[out[..., lane] for out in outputs] for lane in range(self.lanes)]
 
 
@@ -131,3 +144,105 @@ def test_programs_know_their_lanes():
         wide(np.stack(t), y[0], p[0], out)
     one = program("test_programs_know_their_lanes", lambda: [lower_array(graph)]).kernels["pull"]
     assert one.lanes == 1 and one.arguments[1].size == 3
+
+
+# ---- a lane by itself ----------------------------------------------------------------------------------------
+
+PARAMS = {
+    "ipow": ({"exponent": 3}, {"exponent": -2}),
+    "cast": ({"dtype": "float64"}, {"dtype": "float32"}),
+    "pieces": ({"edges": (-1.0, 0.25, 2.0), "values": (0.5, -1.5, 3.0, 4.0)},),
+}
+DOUBLE_ONLY = ("rough_log2", "rough_exp2")  # work on the bits of doubles
+SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-310, 1e-300, 1e-40, 1e15, 1e30, 1e300, -1e300, 0.5, 710.0, -745.0)
+WIDTHS = [("float64", 4), ("float64", 8), ("float32", 8), ("float32", 16)]
+
+
+@functools.cache
+def all_ops(dtype):
+    """Every elementwise op as one Function of x, all arguments side by side; an output for each op."""
+    cases = [(op, how) for op in OPS.values() if op.family == "elementwise" for how in PARAMS.get(op.name, ({},))]
+    cases = [(op, how) for op, how in cases if dtype == "float64" or op.name not in DOUBLE_ONLY]
+    x = input_node("x", (sum(len(op.domain) for op, _ in cases),), dtype)
+    at, outputs = 0, {}
+    for k, (op, how) in enumerate(cases):
+        args = [element(x, at + i) for i in range(len(op.domain))]
+        outputs[f"{op.name}_{k}"] = OPS["cast"](as_float(op(*args, **how)), dtype=dtype)
+        at += len(op.domain)
+    return Function("all_ops", {"x": x}, outputs)
+
+
+@functools.cache
+def all_ops_wide(dtype, lanes):
+    return Wide([lower_scalar(all_ops(dtype))], lanes)
+
+
+def usual_points(dtype, lanes, random):
+    """x for each lane, within the domains of the ops."""
+    bounds, cases = [], [name.rsplit("_", 1)[0] for name in all_ops(dtype).outputs]
+    for name in cases:
+        bounds += OPS[name].domain
+    low, high = np.transpose(bounds)
+    return [random.uniform(low, high).astype(dtype) for _ in range(lanes)]
+
+
+def any_points(dtype, lanes, random):
+    """x for each lane, half of it special values."""
+    points = usual_points(dtype, lanes, random)
+    with np.errstate(over="ignore"):
+        return [np.where(random.random(x.size) < 0.5, random.choice(SPECIAL, x.size).astype(dtype), x) for x in points]
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), WIDTHS)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_op_gives_in_lanes_what_it_gives_alone(dtype, lanes, seed):
+    points = usual_points(dtype, lanes, np.random.default_rng(seed))
+    wide = np.array(all_ops_wide(dtype, lanes).run("all_ops", [[x] for x in points]))
+    alone = np.array([all_ops_wide(dtype, 1).run("all_ops", [[x]])[0] for x in points])
+    names = list(all_ops(dtype).outputs)
+    smallest = np.array([name.startswith("logaddexp") for name in names], dtype)  # two terms may cancel there
+    error = np.abs(wide - alone) / np.spacing(np.maximum(np.abs(alone), smallest))
+    worst = np.argmax(np.max(error, axis=0))
+    assert np.max(error) <= 8, (names[worst], np.max(error))  # two functions of 4 ulp, one in the other
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), WIDTHS)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_lane_depends_neither_on_its_place_nor_on_its_neighbours(dtype, lanes, seed):
+    random, wide = np.random.default_rng(seed), all_ops_wide(dtype, lanes)
+    points, others = (any_points(dtype, lanes, random) for _ in range(2))
+    places = random.permutation(lanes)
+    found = np.array(wide.run("all_ops", [[x] for x in points]))
+    moved = np.array(wide.run("all_ops", [[points[k]] for k in places]))
+    np.testing.assert_array_equal(moved, found[places])
+    lane = int(random.integers(lanes))
+    mixed = np.array(wide.run("all_ops", [[points[k] if k == lane else x] for k, x in enumerate(others)]))
+    np.testing.assert_array_equal(mixed[lane], found[lane])
+
+
+# ---- functions of vectors ------------------------------------------------------------------------------------
+
+X86 = Target("x86", {"float64": 4, "float32": 8}, tuple((size, letter) for _, size, letter, _ in REGISTERS))
+
+
+def called(dtype, lanes, forms):
+    """How often each function of a vector is called for a tangent in so many lanes."""
+    kernel = lower_scalar(traced(np.tanh, {"y": ()}, dtype))
+    text = print_llvm([kernel], replace(X86, forms=forms), lanes)
+    return dict(Counter(re.findall(r"call \w+ [^@]*@(\w+)\(", text)))
+
+
+def test_vectors_are_cut_to_the_functions_of_the_machine():
+    avx512, avx2, none = X86.forms, X86.forms[1:], ()
+    assert called("float64", 8, avx512) == {"_ZGVeN8v_tanh": 1}
+    assert called("float64", 8, avx2) == {"_ZGVdN4v_tanh": 2}
+    assert called("float32", 16, avx512) == {"_ZGVeN16v_tanhf": 1}
+    assert called("float32", 16, avx2) == {"_ZGVdN8v_tanhf": 2}
+    assert called("float64", 4, avx512) == {"_ZGVdN4v_tanh": 1}
+    assert called("float64", 12, avx512) == {"_ZGVdN4v_tanh": 3}  # parts alike, or a lane would know its place
+    assert called("float64", 4, none) == {"tanh": 4}
+
+
+def test_an_ensemble_takes_a_power_of_two_of_lanes():
+    assert best_lanes("float64") in (4, 8, 16)
+    assert best_lanes("float32") == 2 * best_lanes("float64")
