@@ -83,7 +83,7 @@ class Model:
         """`bind` for parameters as `parameter_values` gives them."""
         y_structure = structure_of(y0, f"{self.name}: y0")
         p_structure = structure_of(values, f"{self.name}: params")
-        dtype = _all_dtype(y0) if dtype is None else dtype_name(self.name, dtype)
+        dtype = dtype_of_state(y0) if dtype is None else dtype_name(self.name, dtype)
         key = (y_structure, p_structure, dtype)
         system = self._systems.get(key)
         if system is None:
@@ -184,7 +184,8 @@ def dtype_name(model, dtype):
     return name
 
 
-def _all_dtype(y0):
+def dtype_of_state(y0):
+    """'float32' where every array of a state is of that dtype, else 'float64'."""
     return "float32" if _all_float32(y0) else "float64"
 
 

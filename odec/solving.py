@@ -61,19 +61,19 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     """
     _refuse_later(later)
     began = time.perf_counter()
-    system, y, p = _bound(model, y0, params, dtype)
+    system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
     name, record = system.name, method_named(method)
     problem = Problem(
-        _span(name, t_span), y, p, _tolerance(name, "rtol", rtol, system.y_structure, system.dtype),
-        _tolerance(name, "atol", atol, system.y_structure, system.dtype), dense=bool(dense_output),
-        controller=controller_named(controller), max_steps=_count(name, max_steps),
+        span_of(name, t_span), y, p, tolerance(name, "rtol", rtol, system.y_structure, system.dtype),
+        tolerance(name, "atol", atol, system.y_structure, system.dtype), dense=bool(dense_output),
+        controller=controller_named(controller), max_steps=positive_integer(name, "max_steps", max_steps),
     )  # fmt: skip
     for what, flat in (("y0", y), ("params", p)):
         if not all_finite(flat):
-            raise ArgumentError(f"{name}: {_first_bad(system, what, flat)}; finite numbers are needed.")
-    problem.first_step, problem.min_step, problem.max_step = _limits(name, record, first_step, min_step, max_step)
+            raise ArgumentError(f"{name}: {first_not_finite(system, what, flat)}; finite numbers are needed.")
+    problem.first_step, problem.min_step, problem.max_step = step_limits(name, record, first_step, min_step, max_step)
     t0, t1 = problem.span
-    problem.t_eval, problem.tstops = _times(name, t_eval, t0, t1), _stops(name, tstops, t0, t1)
+    problem.t_eval, problem.tstops = times_within(name, t_eval, t0, t1), stops_within(name, tstops, t0, t1)
     watched = event_list(events)
     solver = system.solver(record)
     if watched:
@@ -117,30 +117,36 @@ def _refuse_later(later):
             raise ArgumentError(f"solve: {name} is not available in this version; leave it out.")
 
 
-def _bound(model, y0, params, dtype):
-    """(system, flat y, flat p) of a Model or a System."""
+def parameters_by_name(model, params):
+    """{name: value} of the parameters of a Model or a System, a Model's defaults filled in."""
     if isinstance(model, System):
-        system, values = model, params
+        return model.by_name(params, "params")
+    if isinstance(model, Model):
+        return model.parameter_values(params)
+    raise ArgumentError(
+        f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate "
+        "it with @odec.dynamics."
+    )
+
+
+def bound(model, y0, values, dtype):
+    """(system, flat y, flat p) of a Model or a System and parameters by name."""
+    if isinstance(model, System):
+        system = model
         if dtype is not None and dtype_name(system.name, dtype) != system.dtype:
             raise ArgumentError(
                 f"{system.name}: dtype is {dtype_name(system.name, dtype)}, but the system is bound to {system.dtype}; "
                 "bind the model again with that dtype."
             )
-    elif isinstance(model, Model):
-        values = model.parameter_values(params)
-        system = model.bind_values(y0, values, dtype)
     else:
-        raise ArgumentError(
-            f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate "
-            "it with @odec.dynamics."
-        )
+        system = model.bind_values(y0, values, dtype)
     y = system.y_structure.flatten(y0, f"{system.name}: y0", system.dtype)
     if model is system:
         return system, y, system.flat_parameters(values)
     return system, y, system.p_structure.flatten(values, f"{system.name}: params", system.dtype)
 
 
-def _real(value):
+def real_number(value):
     """A real number as a float; TypeError for text, truth values and complex numbers."""
     if type(value) is float:
         return value
@@ -149,9 +155,10 @@ def _real(value):
     return float(value)
 
 
-def _span(name, t_span):
+def span_of(name, t_span):
+    """(t0, t1) as floats."""
     try:
-        t0, t1 = (_real(t) for t in t_span)
+        t0, t1 = (real_number(t) for t in t_span)
     except (TypeError, ValueError):
         raise ArgumentError(f"{name}: t_span is {t_span!r}; two numbers (t0, t1) are needed.") from None
     if not (math.isfinite(t0) and math.isfinite(t1)):
@@ -165,11 +172,11 @@ def _span(name, t_span):
     return t0, t1
 
 
-def _tolerance(name, what, value, structure, dtype):
+def tolerance(name, what, value, structure, dtype):
     """A tolerance as a positive number, or as one for each element of y."""
     if type(value) is float or (children_of(value) is None and np.ndim(value) == 0):
         try:
-            number = _real(value)
+            number = real_number(value)
         except (TypeError, ValueError):
             raise ArgumentError(
                 f"{name}: {what} is {value!r}; a positive number, or numbers shaped like y, are needed."
@@ -192,8 +199,8 @@ def _tolerance(name, what, value, structure, dtype):
     return flat
 
 
-def _listed(name, what, given):
-    """Times as a contiguous vector."""
+def listed_times(name, what, given):
+    """Times as a new float array of whatever shape."""
     try:
         times = np.array(given)
         times = times.astype(float, copy=False) if times.dtype.kind in "iuf" or times.size == 0 else None
@@ -201,12 +208,18 @@ def _listed(name, what, given):
         times = None
     if times is None:
         raise ArgumentError(f"{name}: {what} is {reprlib.repr(given)}; a list of times within t_span is needed.")
+    return times
+
+
+def _time_vector(name, what, given):
+    times = listed_times(name, what, given)
     if times.ndim != 1:
         raise ArgumentError(f"{name}: {what} has shape {times.shape}; a one-dimensional list of times is needed.")
     return times
 
 
-def _check_inside(name, what, times, t0, t1):
+def check_inside(name, what, times, t0, t1):
+    """ArgumentError for times outside (t0, t1)."""
     outside = ~((times >= min(t0, t1)) & (times <= max(t0, t1)))
     if outside.any():
         raise ArgumentError(
@@ -214,16 +227,16 @@ def _check_inside(name, what, times, t0, t1):
         )
 
 
-def _times(name, t_eval, t0, t1):
+def times_within(name, t_eval, t0, t1):
     """Output times as a contiguous vector, or None for every step."""
     if t_eval is None:
         return None
     if type(t_eval) is list and not t_eval:
         return NO_TIMES
-    times = _listed(name, "t_eval", t_eval)
+    times = _time_vector(name, "t_eval", t_eval)
     if times.size == 0:
         return times
-    _check_inside(name, "t_eval", times, t0, t1)
+    check_inside(name, "t_eval", times, t0, t1)
     steps = np.diff(times) * (1 if t1 > t0 else -1)
     if (steps < 0).any():
         order = "rising" if t1 > t0 else "falling"
@@ -233,7 +246,7 @@ def _times(name, t_eval, t0, t1):
 
 def _positive(name, what, value, zero=False, infinite=False):
     try:
-        value = _real(value)
+        value = real_number(value)
     except (TypeError, ValueError):
         raise ArgumentError(f"{name}: {what} is {value!r}; a number is needed.") from None
     good = value >= 0 if zero else value > 0
@@ -242,7 +255,7 @@ def _positive(name, what, value, zero=False, infinite=False):
     return value
 
 
-def _limits(name, record, first_step, min_step, max_step):
+def step_limits(name, record, first_step, min_step, max_step):
     """The step sizes of a Problem, checked."""
     if first_step is None and not record.adaptive:
         raise ArgumentError(
@@ -256,12 +269,12 @@ def _limits(name, record, first_step, min_step, max_step):
     return first, least, most
 
 
-def _stops(name, tstops, t0, t1):
+def stops_within(name, tstops, t0, t1):
     """The stops strictly within the span, in its direction, none within rounding of another."""
     if isinstance(tstops, tuple) and not tstops:
         return ()
-    times = np.unique(_listed(name, "tstops", np.ravel(np.asarray(tstops))))
-    _check_inside(name, "tstops", times, t0, t1)
+    times = np.unique(_time_vector(name, "tstops", np.ravel(np.asarray(tstops))))
+    check_inside(name, "tstops", times, t0, t1)
     stops, before = [], t0
     for t in times if t1 > t0 else times[::-1]:
         if min(abs(t - before), abs(t1 - t)) > CLOSE_STOPS * np.spacing(abs(t)):
@@ -273,13 +286,14 @@ def _stops(name, tstops, t0, t1):
 CLOSE_STOPS = 16  # spacings of t within which two stops are one
 
 
-def _count(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{name}: max_steps is {value!r}; a positive integer is needed.")
+def positive_integer(name, what, value):
+    """An integer of at least 1, larger ones as 2^62; ArgumentError for what is none."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"{name}: {what} is {value!r}; a positive integer is needed.")
     return min(int(value), 2**62)
 
 
-def _first_bad(system, what, flat):
+def first_not_finite(system, what, flat):
     """'y0[1] is nan' for the first entry that is not finite."""
     place = int(np.flatnonzero(~np.isfinite(flat))[0])
     structure = system.y_structure if what == "y0" else system.p_structure

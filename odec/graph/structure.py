@@ -66,6 +66,24 @@ class Structure:
         _fill(self.root, value, flat, what, "")
         return flat
 
+    def flatten_members(self, value, what, dtype, size):
+        """A value whose arrays hold `size` members along their first axis, as (size, self.size) of `dtype`; ShapeError
+        where it does not fit. One contiguous array of that dtype is not copied."""
+        if isinstance(self.root, Leaf):
+            array = _fitting(self.root, value, what, (size,))
+            return np.ascontiguousarray(array.reshape(size, self.size), dtype)
+        flat = np.empty((size, self.size), dtype)
+        _fill(self.root, value, flat, what, "", (size,))
+        return flat
+
+    def part(self, key):
+        """The Structure of one child, in a vector of its own; and where that lies in the vector of all, a slice."""
+        assert isinstance(self.root, Branch)
+        child = self.root.children[self.root.keys.index(key)]
+        leaves = [leaf for _, leaf in _leaves(child, "")]
+        offset, size = (leaves[0].offset if leaves else 0), sum(leaf.size for leaf in leaves)
+        return Structure(_moved(child, -offset), size), slice(offset, offset + size)
+
     def _is_quick(self, value, dtype):
         """Whether a value is an array, or a dict of numbers, that lies as the flat vector does."""
         if type(value) is np.ndarray:
@@ -213,15 +231,29 @@ def _leaves(item, path):
         yield from _leaves(child, path + step_text(item.kind, key))
 
 
-def _fill(item, value, flat, what, path):
+def _moved(item, by):
+    """A Leaf, or the Branch of such, with its offsets moved."""
     if isinstance(item, Leaf):
-        array = _array(value, what, path)
-        if array.shape != item.shape:
-            raise ShapeError(
-                f"{what}{path} has shape {array.shape}, but the model is bound to {item.shape}; "
-                "pass that shape, or bind the model again."
-            )
-        flat[item.offset : item.offset + item.size] = array.reshape(-1)
+        return Leaf(item.shape, item.offset + by)
+    return dataclasses.replace(item, children=tuple(_moved(c, by) for c in item.children))
+
+
+def _fitting(leaf, value, what, lead=()):
+    """A value as an array of the shape of a leaf, after the axes `lead`."""
+    array = _array(value, what, "")
+    if array.shape != (*lead, *leaf.shape):
+        bound = f"{leaf.shape}, each of {lead[0]:,} members" if lead else f"{leaf.shape}"
+        raise ShapeError(
+            f"{what} has shape {array.shape}, but the model is bound to {bound}; "
+            f"pass {f'shape {(*lead, *leaf.shape)}' if lead else 'that shape'}, or bind the model again."
+        )
+    return array
+
+
+def _fill(item, value, flat, what, path, lead=()):
+    if isinstance(item, Leaf):
+        array = _fitting(item, value, f"{what}{path}", lead)
+        flat[..., item.offset : item.offset + item.size] = array.reshape(*lead, -1)
         return
     parts = children_of(value)
     matches = parts is not None and len(parts[1]) == len(item.children) and set(parts[1]) == set(item.keys)
@@ -230,7 +262,7 @@ def _fill(item, value, flat, what, path):
         raise ShapeError(f"{what}{path} is {found}, but the model is bound to {describe(item)}; pass that structure.")
     by_key = dict(zip(parts[1], parts[2], strict=True))
     for key, child in zip(item.keys, item.children, strict=True):
-        _fill(child, by_key[key], flat, what, path + step_text(item.kind, key))
+        _fill(child, by_key[key], flat, what, path + step_text(item.kind, key), lead)
 
 
 def _rebuild(item, function):
