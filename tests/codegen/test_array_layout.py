@@ -31,16 +31,16 @@ from odec.transforms.vjp import vjp
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
 
 
-def loaded(kernels, lanes=1):
+def loaded(kernels):
     """{name: function of ndarrays} of kernels compiled together, without the disk cache."""
     import ctypes
 
-    text = print_llvm(kernels, cpu_target(), lanes)
+    text = print_llvm(kernels, cpu_target())
     library = Library(object_code(text), blas.symbols(blas.symbols_in(text)))
 
     def run(kernel, *arrays):
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arrays) + 1))(library.address(kernel.name))
-        work = np.full(kernel.work_size * lanes, np.nan, kernel.dtype)  # nothing may be read before it is written
+        work = np.full(kernel.work_size, np.nan, kernel.dtype)  # nothing may be read before it is written
         function(*[a.ctypes.data for a in arrays], work.ctypes.data)
 
     return {k.name: functools.partial(run, k) for k in kernels}
@@ -148,20 +148,6 @@ def test_an_element_does_not_depend_on_where_it_stands():
         for value in outputs_of(code[f"curve{k}"], g, [np.full(g.inputs["y"].shape, 0.7)])[0]
     }  # fmt: skip
     assert len(values) == 1
-
-
-def test_four_trajectories_run_side_by_side():
-    names = ("laplacian", "rolls", "running_sums", "choices", "gathers", "updates", "small_products", "numbers", "sums")
-    cases = [compiled()[name] for name in names]
-    wide = loaded([c.kernel for c in cases], lanes=4)
-    for name, case in zip(names, cases, strict=True):
-        members = [drawn(case.graph, seed) for seed in range(4)]
-        inputs = [np.ascontiguousarray(np.stack(parts, axis=-1)) for parts in zip(*members, strict=True)]
-        outputs = [np.full((*n.shape, 4), np.nan) for n in case.graph.outputs.values()]
-        wide[name](*inputs, *outputs)
-        for lane, member in enumerate(members):
-            for output, value in zip(outputs, case.graph.evaluate(*member).values(), strict=True):
-                assert np.allclose(output[..., lane], value, rtol=1e-12, atol=1e-12)
 
 
 # ---- what the code looks like ------------------------------------------------------------------------------

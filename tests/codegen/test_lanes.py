@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from array_functions import traced
+from array_functions import FUNCTIONS, traced
 from hypothesis import given
 from hypothesis import strategies as st
 
 from odec.codegen.compile import Library, object_code, program
 from odec.codegen.lower_array import lower_array
 from odec.codegen.lower_scalar import lower_scalar
-from odec.codegen.print_llvm import print_llvm
+from odec.codegen.print_llvm import allows_lanes, print_llvm
+from odec.codegen.print_python import print_python
 from odec.codegen.targets import REGISTERS, Target, best_lanes, cpu_target
 from odec.errors import CompileError
 from odec.graph.function import Function
@@ -24,6 +25,7 @@ from odec.graph.op import OPS
 from odec.ops.call import call
 from odec.ops.families import as_float
 from odec.ops.structure import element
+from odec.transforms.vjp import vjp
 
 # Library functions differ by up to 4 ulp between scalar and vector forms, sums of some hundred terms by their order.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
@@ -246,3 +248,54 @@ def test_vectors_are_cut_to_the_functions_of_the_machine():
 def test_an_ensemble_takes_a_power_of_two_of_lanes():
     assert best_lanes("float64") in (4, 8, 16)
     assert best_lanes("float32") == 2 * best_lanes("float64")
+
+
+# ---- array code ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def array_kernels(lanes):
+    """The functions of array_functions.py, in 4 lanes with a derivative, but for LAPACK's: {name: graph}, Wide."""
+    graphs = {}
+    for name, (function, shapes, dtype) in FUNCTIONS.items():
+        graph = traced(function, shapes, dtype)
+        graphs |= {name: graph, f"{name}_vjp": vjp(graph)} if lanes == 4 else {name: graph}
+    kernels = [kernel for kernel in (lower_array(g, name) for name, g in graphs.items()) if allows_lanes([kernel])]
+    return graphs, Wide(kernels, lanes)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_array_code_gives_in_each_lane_what_numpy_gives(name, lanes):
+    graphs, wide = array_kernels(lanes)
+    names = [n for n in (name, f"{name}_vjp") if n in wide.kernels]
+    assert names or name in ("systems", "single_precision")
+    for n in names:
+        members = drawn(graphs[n], range(lanes))
+        check(wide.run(n, members), graphs[n], members)
+
+
+PRODUCTS = [(30, 40, 50), (31, 27, 33), (26, 26, 26), (3, 100, 101)]
+
+
+@pytest.mark.parametrize("shared", [(), ("w",), ("y",)])
+@pytest.mark.parametrize(("m", "k", "n"), PRODUCTS)
+def test_products_that_blas_has_are_loops_for_lanes(m, k, n, shared):
+    graph = traced(lambda y, w: (y @ w, w.T @ y.T), {"y": (m, k), "w": (k, n)})
+    kernel = lower_array(graph, "products")
+    assert "gemm" in print_python(kernel)
+    wide = Wide([kernel], 4, shared)
+    assert "odec.gemm" not in wide.text
+    members = members_with_one(graph, 4, *shared)
+    check(wide.run("products", members), graph, members)
+
+
+def test_kernels_that_call_lapack_say_so():
+    small = traced(np.linalg.solve, {"a": (3, 3), "b": (3,)})
+    large = traced(np.linalg.solve, {"a": (40, 40), "b": (40,)})
+    assert allows_lanes([lower_array(small)])
+    assert not allows_lanes([lower_array(small), lower_array(large)])
+    outer = Function("outer", large.inputs, {"x": call(large, *large.inputs.values()) * 2.0})
+    assert not allows_lanes([lower_array(outer)])
+    with pytest.raises(CompileError, match="gesv takes one trajectory at a time"):
+        print_llvm([lower_array(outer)], cpu_target(), 4)
