@@ -12,7 +12,9 @@ from array_functions import FUNCTIONS, traced
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odec.codegen.compile import Library, object_code, program
+import odec
+from odec.codegen.compile import Library, object_code, optimised, program
+from odec.codegen.lower import lower
 from odec.codegen.lower_array import lower_array
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_llvm import allows_lanes, print_llvm
@@ -25,6 +27,8 @@ from odec.graph.op import OPS
 from odec.ops.call import call
 from odec.ops.families import as_float
 from odec.ops.structure import element
+from odec.steppers.methods import method_named
+from odec.steppers.step import step_function
 from odec.transforms.vjp import vjp
 
 # Library functions differ by up to 4 ulp between scalar and vector forms, sums of some hundred terms by their order.
@@ -299,3 +303,86 @@ def test_kernels_that_call_lapack_say_so():
     assert not allows_lanes([lower_array(outer)])
     with pytest.raises(CompileError, match="gesv takes one trajectory at a time"):
         print_llvm([lower_array(outer)], cpu_target(), 4)
+
+
+# ---- steps of methods ------------------------------------------------------------------------------------------
+
+
+def lorenz(t, y, sigma, rho, beta):
+    x, v, z = y
+    return [sigma * (v - x), x * (rho - z) - v, x * v - beta * z]
+
+
+def driven(t, y, damping, strength):
+    return [y[1], strength * np.sin(t) * np.exp(-(y[0] ** 2)) - damping * y[1] - np.sin(y[0])]
+
+
+def heat(t, y, k):
+    d = np.zeros_like(y)
+    d[1:-1] = k * (y[2:] - 2 * y[1:-1] + y[:-2])
+    return d
+
+
+def network(t, y, w1, w2):
+    return np.tanh(y.reshape(24, 30) @ w1).reshape(-1) @ w2
+
+
+def step_of(model, y, *parameters):
+    """A step of tsit5 as a graph, with its p."""
+    system = odec.dynamics(model).bind(y, parameters)
+    return step_function(system.graph, method_named("tsit5")), system.flat_parameters(list(parameters))
+
+
+STEPS = {
+    "lorenz": lambda: step_of(lorenz, np.ones(3), 10.0, 28.0, 8 / 3),
+    "driven": lambda: step_of(driven, np.ones(2), 0.1, 1.5),
+    "heat": lambda: step_of(heat, np.ones(40), 0.7),
+    "network": lambda: step_of(network, np.ones(720), np.full((30, 40), 0.1), np.full((960, 720), 0.01)),
+}
+
+
+def step_members(graph, p, lanes, alike):
+    """Arguments of a step for each lane: states that differ, parameters too where they are not alike."""
+    members = []
+    for seed in range(lanes):
+        random, found = np.random.default_rng(seed), {}
+        for name, node in graph.inputs.items():
+            found[name] = random.normal(size=node.shape)
+        near = p if alike else p * (1 + 0.1 * random.random(p.shape))
+        found |= {"h": np.full((), 0.01 * (seed + 1)), "p": near}
+        found |= {name: np.full(graph.inputs[name].shape, 1e-3) for name in ("rtol", "atol")}
+        members.append([found[name] for name in graph.inputs])
+    return members
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize(
+    ("name", "layout"), [("lorenz", "scalar"), ("driven", "scalar"), ("heat", "array"), ("network", "array")]
+)
+def test_steps_run_side_by_side(name, layout, lanes):
+    graph, p = STEPS[name]()
+    kernel = lower(graph, "step", layout)
+    for shared in (("rtol", "atol"), ("rtol", "atol", "p")):
+        members = step_members(graph, p, lanes, "p" in shared)
+        check(Wide([kernel], lanes, shared).run("step", members), graph, members)
+
+
+@pytest.mark.parametrize("name", ["lorenz", "driven"])
+def test_a_step_does_not_depend_on_its_lane(name):
+    graph, p = STEPS[name]()
+    members = step_members(graph, p, 8, alike=False)
+    members[3][list(graph.inputs).index("y")][...] = np.nan
+    wide, places = Wide([lower(graph, "step")], 8), [3, 0, 7, 1, 5, 2, 6, 4]
+    found, moved = wide.run("step", members), wide.run("step", [members[k] for k in places])
+    for lane, place in enumerate(places):
+        for a, b in zip(moved[lane], found[place], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_a_step_stays_in_vectors(lanes):
+    graph, _ = STEPS["lorenz"]()
+    text = str(optimised(print_llvm([lower(graph, "step")], cpu_target(), lanes, ("rtol", "atol", "p"))))
+    assert not re.search("extractelement|alloca|malloc", text)
+    called_there = set(re.findall(r"call[^@\n]*@([\w.]+)\(", text))
+    assert called_there <= {f"llvm.{name}.v{lanes}f64" for name in ("fabs", "maximum", "maxnum", "fmuladd")}
