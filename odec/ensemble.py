@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from odec.ensemble_inputs import STATE, batch_of, bound_inputs, finite_members, inputs_of
+from odec.ensemble_inputs import batch_of, bound_inputs, finite_members, inputs_of
 from odec.ensemble_solution import EnsembleSolution, Origin, succeeded
 from odec.errors import ArgumentError, Status, nearest
 from odec.event import event_kernels, event_list
@@ -243,13 +243,13 @@ def _solution(work, inputs, batch: Batch, found, t_span, seconds):
     system, good = work.system, succeeded(found.status)
     if not work.on_device:
         found.y1[~good] = np.nan
-    rows = found.ys if batch.rows else found.y1[:, None, :]
+    rows = found.ys if batch.rows else found.y1.reshape(batch.size, 1, -1)
     stats = _counts(found, good) | seconds
     origin = Origin(system, work.record, work.events, replace(batch, problem=replace(batch.problem, events=None)))
     return EnsembleSolution(
         _times(batch, found), found.t1, found.status, found.steps, found.rejected,
         NONE_KEPT if work.reduce else rows, found.y1, stats, system.y_structure, system.name, system.state,
-        tuple(t if np.ndim(t) == 0 else np.asarray(t) for t in t_span), _as_given(inputs), _reduced(work, batch, found),
+        tuple(t if np.ndim(t) == 0 else np.asarray(t) for t in t_span), inputs.given, _reduced(work, batch, found),
         found.fired, len(work.events), origin,
     )  # fmt: skip
 
@@ -274,17 +274,13 @@ def _times(batch, found):
     return np.where(ended, found.t1, ends)[:, None]
 
 
-def _as_given(inputs):
-    """{name: (N, ...)} of the batched inputs, those in a structure as it is."""
-    return {n: np.asarray(v) if isinstance(v, list) and n != STATE else v for n, v in inputs.given.items()}
-
-
 def _reduced(work, batch, found):
     """{name: (m, *y.shape)}, without m of the end only, in the structure of y."""
     if not work.reduce:
         return {}
     structure, dtype = work.system.y_structure, work.system.dtype
-    flat = {name: value.astype(dtype) for name, value in combined(found.partials).items()}
+    with np.errstate(over="ignore"):
+        flat = {name: value.astype(dtype) for name, value in combined(found.partials).items()}
     if not batch.rows:
         return {name: structure.unflatten(value[0]) for name, value in flat.items()}
     return {name: structure.unflatten(value, (len(value),)) for name, value in flat.items()}

@@ -23,9 +23,9 @@ CHECKED = 2**20  # numbers that are checked together, so that the temporaries of
 
 @dataclass(frozen=True)
 class Inputs:
-    """The state and the parameters by name as they were given, and which of them are batched.
+    """The state and the parameters by name, and which of them are batched.
 
-    name : of the model; given : {name: value} of what is batched, "y0" the state
+    name : of the model; given : {name: value} of what is batched, "y0" the state; a value is an array or a structure
     y0, params : of one member, zeros where it is batched
     sizes : {where: length of the first axis} of every array that is batched
     """
@@ -47,11 +47,16 @@ def inputs_of(model, y0, params, batched):
     values = parameters_by_name(model, params)
     known = system_parameters(model) if isinstance(model, System) else tuple(values)
     names = _names(model.name, batched, known)
-    given = {n: y0 if n == STATE else values[n] for n in names if n == STATE or n in values}
-    sizes = {}
-    for name, value in given.items():
-        sizes |= _first_axes(model.name, _where(name), value)
-    one = {name: _of_one_member(value) for name, value in given.items()}
+    given, one, sizes = {}, {}, {}
+    for name in names:
+        if name == STATE or name in values:  # a parameter that is missing is refused where the model is bound
+            value, where = y0 if name == STATE else values[name], _where(name)
+            structure = structure_of(value, f"{model.name}: {where}")
+            sizes |= _first_axes(model.name, where, structure)
+            given[name] = np.asarray(value) if structure.is_array else value
+            one[name] = _of_one_member(structure)
+    if sizes:
+        one_size(model.name, sizes)
     y_one = one.pop(STATE, y0)
     return Inputs(model.name, given, y_one, values | one, sizes)
 
@@ -125,8 +130,9 @@ def one_size(name, sizes):
 def finite_members(batch):
     """(size,) whether the state and the parameters of each member are finite, or None where all are."""
     given = [a for a in (batch.states, batch.parameters) if a is not None]
-    if all(all_finite(a.reshape(-1)) for a in given):
-        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if all(all_finite(a.reshape(-1)) for a in given):
+            return None
     return np.logical_and.reduce([np.isfinite(a).all(axis=1) for a in given])
 
 
@@ -159,9 +165,9 @@ def _where(name):
     return STATE if name == STATE else f"params[{name!r}]"
 
 
-def _first_axes(model, where, value):
+def _first_axes(model, where, structure):
     """{where: length of the first axis} of the arrays of a batched value."""
-    leaves = structure_of(value, f"{model}: {where}").leaves
+    leaves = structure.leaves
     if not leaves:
         raise ShapeError(f"{model}: {where} is batched but holds no numbers; take it out of batched.")
     for path, leaf in leaves:
@@ -173,16 +179,17 @@ def _first_axes(model, where, value):
     return {f"{where}{path}": leaf.shape[0] for path, leaf in leaves}
 
 
-def _of_one_member(value):
-    """A batched value without its first axes, all zeros."""
-    return structure_of(value, "").map(lambda leaf: np.zeros(leaf.shape[1:]))
+def _of_one_member(structure):
+    """A value of a structure without its first axes, all zeros."""
+    return structure.map(lambda leaf: np.zeros(leaf.shape[1:]))
 
 
 def _shapes_of_a_member(inputs):
     """Sentences that say what each member has of the batched inputs."""
     notes = []
     for name, value in inputs.given.items():
-        given, one = structure_of(value, ""), structure_of(_of_one_member(value), "")
+        given = structure_of(value, "")
+        one = structure_of(_of_one_member(given), "")
         notes.append(f" {_where(name)} is batched: {given.describe()} gives each member {one.describe()}.")
     return "".join(notes)
 

@@ -13,7 +13,7 @@ import numpy as np
 from odec.errors import ArgumentError, Status, counted
 from odec.event import event_kernels
 from odec.failure import message
-from odec.graph.structure import Structure, component_names, component_paths
+from odec.graph.structure import Structure, component_names, component_paths, structure_of
 from odec.integrate.batch import Batch, Fired
 from odec.solution import Solution
 
@@ -112,6 +112,10 @@ class EnsembleSolution:
     def __len__(self):
         return len(self.status)
 
+    def __getstate__(self):  # functions of events cannot be pickled; without them `message` names no cause
+        kept = {name: value for name, value in self.__dict__.items() if name != "_by_event"}
+        return kept | {"origin": NOT_KEPT} if self.n_events else kept
+
     @property
     def ys(self) -> Any:
         """(N, m, *y.shape), the kept rows in the structure of y; None where they were only reduced."""
@@ -131,6 +135,13 @@ class EnsembleSolution:
     def names(self):
         """The name of each component, in the order of the flat state."""
         return tuple(component_names(self.structure, self.state))
+
+    def flat_reduction(self, name):
+        """(m, n), what `reduced` has by that name, as vectors in the order of `names`."""
+        value, where = self.reduced[name], f"{self.name}: {name}"
+        if structure_of(value, where).leaves == self.structure.leaves:  # of the end only
+            return self.structure.flatten(value, where, self.flat_y1.dtype)[None]
+        return self.structure.flatten_members(value, where, self.flat_y1.dtype, self.ts.shape[-1])
 
     # ---- events
 
@@ -290,19 +301,23 @@ class EnsembleSolution:
 
         return to_dataset(self)
 
-    def plot(self, ax=None, *, kind="fan", components=None, **options):
-        """Draw the ensemble on Matplotlib axes, which are returned: a fan chart over time, or a histogram of the ends.
+    def plot(self, ax=None, *, kind="auto", components=None, **options):
+        """Draw the ensemble on Matplotlib axes, which are returned: one, or an array of one for each component.
 
         Parameters
         ----------
-        ax : axes to draw on; None takes the current ones
-        kind : "fan" for quantiles over time, "end" for the histogram of the end states
-        components : names or places of the components to draw; None draws all
-        options : as the Matplotlib function takes them
+        ax : axes to draw on, all components on the same, or one for each; None takes the current ones for one
+            component, and new ones on each other for several
+        kind : "fan", the median and the bands that hold 50 and 90 of 100 members over time; "members", a line for each,
+            of 200 where there are more, coloured by the input in which they differ if that is one number; "reduced",
+            what was asked for with `reduce`, over time; "end", a histogram of the states where the members ended.
+            "auto" is the first of them that what was kept allows, "members" for fewer than 20
+        components : names or places of the components to draw; None draws all, or six evenly chosen of more
+        options : as Matplotlib's `Axes.plot` takes them for the lines, `Axes.hist` for the histogram
 
         Raises
         ------
-        ArgumentError : a component or a kind that is not there, or no rows to draw
+        ArgumentError : a component or a kind that is not there, or nothing kept that it can be drawn from
         ImportError : Matplotlib is not installed
         """
         from odec.interop.matplotlib_ensemble import plot_ensemble

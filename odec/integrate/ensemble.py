@@ -20,12 +20,13 @@ def run_batch(solver, batch, threads=None, reduce=(), reached=None):
     found, events = _results(batch, solver), []
     block, rows = batch.block, found.ys
     for i in range(batch.size):
-        out = solver.run(batch.member(i))
+        member = batch.member(i)
+        out = solver.run(member)
         found.t1[i], found.y1[i], found.status[i] = out.t, out.y, out.status
         found.steps[i], found.rejected[i] = out.steps, out.rejected
         found.nfev += int(out.nfev)
         found.slots += int(out.steps + out.rejected)
-        if batch.rows:
+        if batch.rows and not member.keeps_end_only:
             rows[i, : len(out.ys)] = out.ys
         if batch.problem.events is not None:
             events.append((np.full(len(out.fired_t), i), out.fired_e, out.fired_t, out.fired_y))
