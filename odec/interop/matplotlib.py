@@ -16,25 +16,31 @@ STEP_POINTS = 8  # of one step, where POINTS leave room
 MARKS = "osD^vPX*"
 
 
-def _matplotlib() -> Any:
+def pyplot() -> Any:
+    """The module matplotlib.pyplot, imported.
+
+    Raises
+    ------
+    ImportError : Matplotlib is not installed
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ImportError("Solution.plot needs Matplotlib; install odec[plot].") from None
+        raise ImportError("odec: plot needs Matplotlib, which is not installed; pip install odec[plot].") from None
     return plt
 
 
 def plot(solution, ax=None, components=None, phase=None, options=None):
     """Draw a Solution; see `Solution.plot`."""
-    plt = _matplotlib()
+    plt = pyplot()
     if components is not None and phase is not None:
         raise ArgumentError(f"{solution.name}: plot takes components= over time or phase=; leave one out.")
-    columns = _columns(solution, components) if phase is None else _phase_columns(solution, phase)
+    columns = columns_of(solution, components) if phase is None else _phase_columns(solution, phase)
     times, rows = curve(solution, columns)
     options = dict(options or {})
     if len(times) == 1 and not {"marker", "linestyle", "ls"} & set(options):
         options["marker"] = "o"  # a line of one point shows nothing
-    ax = _axes(plt, ax, 2 if phase is None else len(columns), solution.name)
+    ax = axes_of(plt, ax, 2 if phase is None else len(columns), solution.name)
     if phase is None:
         _draw_series(plt, ax, solution, times, rows, columns, options)
     else:
@@ -66,7 +72,7 @@ def curve(solution, columns):
 # ---- which components -------------------------------------------------------------------------------------
 
 
-def _columns(solution, components):
+def columns_of(solution, components):
     """The places in the flat state of components given by name or place; of all, where none are given."""
     if components is None:
         return list(range(len(solution.names)))
@@ -103,7 +109,7 @@ def _column(solution, component):
 # ---- drawing -----------------------------------------------------------------------------------------------
 
 
-def _axes(plt, ax, dimensions, name):
+def axes_of(plt, ax, dimensions, name):
     """The axes given, or the current ones if they have as many dimensions, else new ones."""
     projection = "3d" if dimensions == 3 else None
     if ax is None:

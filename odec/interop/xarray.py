@@ -12,7 +12,13 @@ from odec.graph.structure import Leaf, component_names
 RESERVED = ("t", "state")  # names of coordinates
 
 
-def _xarray() -> Any:
+def xarray_module() -> Any:
+    """The module xarray, imported.
+
+    Raises
+    ------
+    ImportError : xarray is not installed
+    """
     try:
         import xarray
     except ImportError:
@@ -32,52 +38,70 @@ def to_dataset(solution):
     ------
     ImportError : xarray is not installed
     """
-    xarray = _xarray()
-    variables, coordinates = {}, {"t": solution.ts}
-    structure = solution.structure
+    xarray = xarray_module()
+    variables, coordinates = state_variables(solution, solution.flat_rows, ("t",))
+    status = {"model": solution.name, "status": solution.status.name, "message": solution.message}
+    return xarray.Dataset(variables, {"t": solution.ts} | coordinates, status | plain(solution.stats))
+
+
+def state_variables(solution, flat, lead, reserved=RESERVED):
+    """({name: (dims, array)}, coordinates) of states (*, n), one variable for each leaf of a solution's structure.
+
+    lead : names of the leading dimensions; reserved : names that no variable may take
+    """
+    structure, state = solution.structure, solution.state
     if structure is None or (structure.is_array and len(structure.root.shape) == 1):
-        variables["y"] = (("t", "state"), solution.flat_rows)
-        coordinates["state"] = list(solution.names)
-    else:
-        names = leaf_names(structure, solution.state)
-        for name, (_, leaf) in zip(names, structure.leaves, strict=True):
-            dims = ("t", *(_dimension(name, k, names) for k in range(len(leaf.shape))))
-            variables[name] = (dims, _rows(solution.flat_rows, leaf))
-            if solution.state and len(leaf.shape) == 1:
-                coordinates[dims[1]] = list(solution.state[leaf.offset : leaf.offset + leaf.size])
-    return xarray.Dataset(variables, coordinates, _attributes(solution))
+        return {"y": ((*lead, "state"), flat)}, {"state": list(solution.names)}
+    variables, coordinates, names = {}, {}, leaf_names(structure, state, reserved)
+    for name, (_, leaf) in zip(names, structure.leaves, strict=True):
+        inner = dimensions(name, len(leaf.shape), names)
+        variables[name] = ((*lead, *inner), _rows(flat, leaf))
+        if state and len(leaf.shape) == 1:
+            coordinates[inner[0]] = list(state[leaf.offset : leaf.offset + leaf.size])
+    return variables, coordinates
 
 
-def leaf_names(structure, state=None):
+def leaf_names(structure, state=None, reserved=RESERVED):
     """A short name for each leaf of a structure: 'angle' for y['angle'], 'arm.angle', 'y[0]'; 'y' for an array.
 
     state : names of the components, or None; a leaf that is one number takes its own
+    reserved : names that belong to something else
     """
     given = component_names(structure, state)
     short = [given[leaf.offset] if state and leaf.shape == () else _short(path) for path, leaf in structure.leaves]
     return [
-        name if short.count(name) == 1 and name not in RESERVED else f"y{path}"
+        name if short.count(name) == 1 and name not in reserved else f"y{path}"
         for name, (path, _) in zip(short, structure.leaves, strict=True)
     ]
 
 
 def _short(path):
     """'arm.angle' for "['arm'].angle"; 'y[0]' for '[0]'."""
-    dotted = re.sub(r"\['([^'\[\]]*)'\]", r".\1", path)
-    return dotted[1:] if dotted.startswith(".") else f"y{dotted}"
+    found = dotted(path)
+    return found[1:] if found.startswith(".") else f"y{found}"
 
 
-def _dimension(name, k, taken):
-    dimension = f"{name}_{k}"
-    while dimension in taken:
-        dimension += "_"
-    return dimension
+def dotted(path):
+    """'.arm.angle' for "['arm'].angle"."""
+    return re.sub(r"\['([^'\[\]]*)'\]", r".\1", path)
 
 
-def _rows(flat_rows, leaf: Leaf):
-    return flat_rows[:, leaf.offset : leaf.offset + leaf.size].reshape(len(flat_rows), *leaf.shape)
+def dimensions(name, count, taken):
+    """Names <name>_0, <name>_1, ... of the dimensions of a variable, none of them among the names taken."""
+    return tuple(free_name(f"{name}_{k}", taken) for k in range(count))
 
 
-def _attributes(solution):
-    found = {"model": solution.name, "status": solution.status.name, "message": solution.message}
-    return found | {k: v for k, v in solution.stats.items() if isinstance(v, (int, float, str, np.number))}
+def free_name(name, taken):
+    """The name, with underscores after it until it is none of those taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _rows(flat, leaf: Leaf):
+    return flat[..., leaf.offset : leaf.offset + leaf.size].reshape(*flat.shape[:-1], *leaf.shape)
+
+
+def plain(stats):
+    """The entries that are numbers or text, as netCDF takes them for attributes."""
+    return {k: v for k, v in stats.items() if isinstance(v, (int, float, str, np.number))}
