@@ -30,6 +30,11 @@ FLOORS = (
         "failure",
         "solving",
         "ensemble_solution",
+        "ensemble_inputs",
+        "chunks",
+        "job",
+        "distributed",
+        "ensemble",
         "testing",
     ),
     ("interop",),
@@ -39,7 +44,7 @@ NEIGHBOURS = {("steppers", "codegen"), ("codegen", "steppers")}  # never see eac
 # Reached when a user asks for them, inside a function: optional packages and the front's own files.
 LAZY = {
     ("model", "interop"), ("system", "interop"), ("system", "graph"), ("testing", "interop"),
-    ("solution", "interop"), ("ensemble_solution", "interop"),
+    ("solution", "interop"), ("ensemble_solution", "interop"), ("distributed", "interop"),
 }  # fmt: skip
 BANNED = ("utils", "misc", "helpers", "common", "core", "base", "manager", "handler", "factory", "data", "info")
 ALLOWED_AT_ROOT = {"pyproject.toml", "README.md", "LICENSE", ".gitignore", ".ci", "odec", "tests", "examples", "docs"}
