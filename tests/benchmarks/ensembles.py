@@ -239,33 +239,29 @@ def threads(arguments):
 # ---- lane use
 
 
+def solve_uneven(params, method):
+    return odec.solve_ensemble(
+        lotka_volterra, (0.0, 10.0), np.ones(2), params, batched=("birth", "hunt", "death", "feed"), method=method,
+        rtol=1e-6, atol=1e-9, t_eval=[], threads=1,
+    )  # fmt: skip
+
+
 def uneven(arguments):
     """Lotka-Volterra, parameters from 0.05 to 5: some members take a hundred times as many steps as others."""
     members = 2_000 if arguments.quick else 100_000
     rng = np.random.default_rng(4)
     params = tuple(5.0 * 10.0 ** rng.uniform(-2.0, 0.0, members) for _ in range(4))
     for method in ("tsit5", "dop853"):
-
-        def solve(method=method, some=members):
-            return odec.solve_ensemble(
-                lotka_volterra, (0.0, 10.0), np.ones(2), tuple(p[:some] for p in params),
-                batched=("birth", "hunt", "death", "feed"), method=method, rtol=1e-6, atol=1e-9, t_eval=[], threads=1,
-            )  # fmt: skip
-
-        solve(some=64)
+        solve_uneven(tuple(p[:64] for p in params), method)
         began = time.perf_counter()
-        ens = solve()
+        ens = solve_uneven(params, method)
         seconds = time.perf_counter() - began
-        steps = member_steps(ens, members)
-        told = f"{milliseconds(seconds)}, {seconds * 1e9 / steps.sum():.1f} ns a step; " if steps.ndim else ""
-        told += f"steps of a member {steps.min():,} to {steps.max():,}, median {np.median(steps):,.0f}"
+        steps = ens.steps + ens.rejected
+        told = f"steps of a member {steps.min():,} to {steps.max():,}, median {np.median(steps):,.0f}"
         row(f"{members:,} uneven Lotka-Volterra trajectories, {method}: lane use", "85 %",
-            f"{100 * ens.stats['lane_use']:.1f} %", f"{told}; {int(np.sum(ens.status != 0)):,} failed")  # fmt: skip
-
-
-def member_steps(ens, members):
-    """Steps tried by each member (members,)."""
-    return np.broadcast_to(np.asarray(ens.stats["steps"]) + np.asarray(ens.stats["rejected"]), (members,))
+            f"{100 * ens.stats['lane_use']:.1f} %",
+            f"{milliseconds(seconds)}, {seconds * 1e9 / steps.sum():.1f} ns a step; {told}; "
+            f"{ens.stats['failed']:,} failed")  # fmt: skip
 
 
 # ---- memory
@@ -274,8 +270,7 @@ MEMORY = textwrap.dedent(
     """
     import sys
     sys.path.insert(0, sys.argv[1])
-    import numpy as np
-    from ensembles import solve_lorenz, rhos
+    from ensembles import solve_lorenz
 
     def kilobytes(name):
         with open("/proc/self/status") as file:
@@ -288,8 +283,8 @@ MEMORY = textwrap.dedent(
     before = kilobytes("VmRSS")
     ens = solve_lorenz(members, threads=None)
     peak = kilobytes("VmHWM")
-    arrays = {id(a): a for a in [ens.flat_y1, ens.status, ens.t1, *ens.stats.values()] if isinstance(a, np.ndarray)}
-    kept = rhos(members).nbytes + sum(a.nbytes for a in arrays.values())
+    arrays = (ens.batched["rho"], ens.flat_y1, ens.status, ens.t1, ens.steps, ens.rejected)
+    kept = sum(array.nbytes for array in arrays)
     print(((peak - before) * 1024 - kept) / 2**20, kept / 2**20)
     """
 )
