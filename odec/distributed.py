@@ -39,7 +39,7 @@ def run_scattered(system, record, batch, events, reduce, executor, reached=None,
         gather=False without a Dask client
     SolveError : the executor stopped, or its workers died, before all members had ended
     """
-    _check_executor(system.name, executor, gather)
+    check_executor(system.name, executor, gather)
     bare = replace(batch.problem, events=None, pause=None)
     job = Job(system, record, bare, tuple(reduce), target, threads or 1)
     least = LEAST * job.threads
@@ -55,16 +55,18 @@ def run_scattered(system, record, batch, events, reduce, executor, reached=None,
     return collected(ExecutorPool(executor, sent, system.name), batch, chunks, reached)
 
 
-def _check_executor(name, executor, gather):
-    if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+def check_executor(name, executor, gather=True):
+    """ArgumentError where an object, if not None, is no executor, or cannot keep rows as gather=False asks."""
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise ArgumentError(
             f"{name}: executor is {reprlib.repr(executor)}; an object of a class of concurrent.futures, as "
             "ProcessPoolExecutor(), or a dask.distributed.Client is needed."
         )
     if not gather and not is_client(executor):
+        found = "there is no executor" if executor is None else f"the executor is a {type(executor).__name__}"
         raise ArgumentError(
-            f"{name}: gather=False leaves rows on the workers of a Dask cluster, but the executor is a "
-            f"{type(executor).__name__}; give a dask.distributed.Client, or leave gather out."
+            f"{name}: gather=False leaves rows on the workers of a Dask cluster, but {found}; give a "
+            "dask.distributed.Client, or leave gather out."
         )
 
 

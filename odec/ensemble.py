@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from odec.distributed import check_executor, run_scattered
 from odec.ensemble_inputs import batch_of, bound_inputs, finite_members, inputs_of
 from odec.ensemble_solution import EnsembleSolution, Origin, succeeded
 from odec.errors import ArgumentError, Status, nearest
@@ -37,7 +38,7 @@ REFUSED = {
 def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", rtol=1e-6, atol=1e-9, t_eval=None,
                    events=(), first_step=None, min_step=0.0, max_step=math.inf, max_steps=1_000_000, controller=None,
                    tstops=(), dtype=None, target="cpu", threads=None, executor=None, reduce=(), progress=False,
-                   on_device=False, **refused):  # fmt: skip
+                   on_device=False, gather=True, **refused):  # fmt: skip
     """Solve dy/dt = f(t, y, *params) for N members, each with its own step size, its own end and its own status.
 
     Parameters
@@ -58,6 +59,7 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     reduce : "mean", "std", "min", "max", "sum", or a tuple of them: what to keep of the rows of the members that
         succeed, in place of the rows
     progress : show a progress bar (needs tqdm)
+    gather : False leaves the rows on the workers of a Dask client: `ys` is a dask.array
     on_device : with target="cuda", leave states and rows on the GPU; they are not made nan where a member failed
 
     Returns
@@ -68,13 +70,14 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     Raises
     ------
     ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    SolveError : the executor stopped before all members had ended
     """
     _refuse(refused)
     began = time.perf_counter()
     inputs = inputs_of(model, y0, params, batched)
     system, y, p = bound_inputs(model, inputs, dtype)
     name, record = system.name, method_named(method)
-    _check_place(name, target, threads, executor, on_device)
+    _check_place(name, target, threads, executor, on_device, gather)
     check_fits(record, system)
     first, least, most = step_limits(name, record, first_step, min_step, max_step)
     problem = Problem(
@@ -85,8 +88,9 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     )  # fmt: skip
     batch = batch_of(system, inputs, problem, t_span, t_eval, tstops)
     work = Work(
-        system, record, event_list(events), _reductions(name, reduce), target, threads, executor, bool(on_device)
-    )
+        system, record, event_list(events), _reductions(name, reduce), target, threads, executor, bool(on_device),
+        bool(gather),
+    )  # fmt: skip
     work.prepare(problem)
     compiled = time.perf_counter()
     found = work.run_finite(batch, bool(progress))
@@ -112,6 +116,7 @@ class Work:
     threads: int | None
     executor: Any
     on_device: bool
+    gather: bool
 
     def prepare(self, problem):
         """Compile what the members need, so that the time of their solves does not hold it."""
@@ -125,10 +130,11 @@ class Work:
         finite = finite_members(batch)
         if finite is None:
             return self._run_shown(batch, progress)
-        if self.on_device:
+        if self.on_device or not self.gather:
+            option = "on_device" if self.on_device else "gather"
             raise ArgumentError(
                 f"{self.system.name}: y0 or params of member {np.flatnonzero(~finite)[0]} are not finite; leave such "
-                "members out, or leave on_device out."
+                f"members out, or leave {option} out."
             )
         where = np.flatnonzero(finite)
         if not where.size:
@@ -144,11 +150,9 @@ class Work:
     def run(self, batch, reached):
         """The Results of a Batch, on the target or over the executor."""
         if self.executor is not None:
-            from odec.distributed import run_scattered
-
             return run_scattered(
                 self.system, self.record, batch, self.events, self.reduce, self.executor, reached, self.target,
-                self.threads,
+                self.threads, self.gather,
             )  # fmt: skip
         if self.target == "cuda":
             from odec.integrate.ensemble_cuda import run_batch_cuda
@@ -164,7 +168,7 @@ def _refuse(given):
         raise ArgumentError(f"solve_ensemble: {name}: {REFUSED[name]}")
 
 
-def _check_place(name, target, threads, executor, on_device):
+def _check_place(name, target, threads, executor, on_device, gather):
     if target not in TARGETS:
         raise ArgumentError(
             f"{name}: target {target!r} is not known{nearest(target, TARGETS)} It is one of {', '.join(TARGETS)}."
@@ -175,6 +179,7 @@ def _check_place(name, target, threads, executor, on_device):
             raise ArgumentError(
                 f"{name}: threads is {threads}, but target is 'cuda', which takes one a member; leave it out."
             )
+    check_executor(name, executor, gather)
     if on_device and (target != "cuda" or executor is not None):
         where = "with an executor" if executor is not None else f"but target is {target!r}"
         raise ArgumentError(
@@ -186,9 +191,9 @@ def _check_place(name, target, threads, executor, on_device):
 def _reductions(name, reduce):
     """The names of the reductions, each once."""
     try:
-        names = (reduce,) if isinstance(reduce, str) else tuple(reduce or ())
+        names = (reduce,) if isinstance(reduce, str) else tuple(reduce)
     except TypeError:
-        names = (reduce,)
+        names = () if reduce is None else (reduce,)
     for found in names:
         if not isinstance(found, str) or found not in REDUCTIONS:
             raise ArgumentError(

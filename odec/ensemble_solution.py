@@ -73,7 +73,8 @@ class EnsembleSolution:
     """The solutions of N members of an ensemble. Of a member that failed, what it reached is there, the rest is nan.
 
     ts : (m,) times, or (N, m) where each member has its own, nan after its last; where the end only was kept, m is 1
-    ys : (N, m, *y.shape); for a structured state the same structure of such arrays; None where `reduce` was asked for
+    ys : (N, m, *y.shape); for a structured state the same structure of such arrays; None where `reduce` was asked for;
+        dask arrays with gather=False
     y1 : (N, *y.shape), the state where each member ended, nan where it failed; in the structure of y
     t1 : (N,) where each ended; status : (N,) int8, as odec.Status; success : (N,) whether the end, or a terminal event,
         was reached; steps, rejected : (N,)
@@ -208,7 +209,7 @@ class EnsembleSolution:
         if self.flat_rows is None:
             times, rows = self.t1[i : i + 1], self.flat_y1[i : i + 1]
         else:
-            times, rows = (self.ts if self.ts.ndim == 1 else self.ts[i]), self.flat_rows[i]
+            times, rows = (self.ts if self.ts.ndim == 1 else self.ts[i]), np.asarray(self.flat_rows[i])
         there = ~(np.isnan(times) | np.isnan(rows).any(axis=1))
         return times[there], rows[there]
 

@@ -313,8 +313,18 @@ def test_an_executor_shut_down_in_mid_run_is_named(threads):
 
 
 def test_gather_false_needs_a_dask_client(threads):
-    with pytest.raises(odec.ArgumentError, match=r"gather=False .* ThreadPoolExecutor; give a dask"):
-        scattered(threads, batch_of(), gather=False)
+    for executor, found in ((threads, "the executor is a ThreadPoolExecutor"), (None, "there is no executor")):
+        with pytest.raises(odec.ArgumentError, match=rf"gather=False .* but {found}; give a dask"):
+            odec.solve_ensemble(SYSTEM, (0, 1), np.ones((9, 2)), (1, 0), batched="y0", executor=executor, gather=False)
+
+
+def test_the_front_door_takes_an_executor(spawned):
+    model = odec.dynamics(oscillator)
+    options = dict(params=(np.linspace(1, 5, 30), 0.1), batched="rate", t_eval=[1.0, 2.0], events=EVENTS)
+    here = odec.solve_ensemble(model, (0.0, 2.0), [1.0, 0.0], **options)
+    there = odec.solve_ensemble(model, (0.0, 2.0), [1.0, 0.0], executor=spawned, **options)
+    assert there.ys.tobytes() == here.ys.tobytes() and there.status.tolist() == here.status.tolist()
+    assert there.y_events[0].tobytes() == here.y_events[0].tobytes()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")

@@ -144,6 +144,39 @@ def test_rows_left_on_the_cluster(client):
     assert_same(found, expected)
 
 
+STRUCTURED = {
+    "vector": (lambda t, y, k: [y[1], -k * y[0]], np.array([1.0, 0.0])),
+    "matrix": (lambda t, y, k: -k * y, np.ones((2, 3))),
+    "tree": (lambda t, y, k: {"q": y["v"], "v": -k * y["q"]}, {"q": 1.0, "v": np.float64(0.0)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The data type .FixedLengthUTF32:Warning")  # Zarr's, of names of components
+@pytest.mark.parametrize("state", STRUCTURED)
+def test_an_ensemble_left_on_the_cluster_is_written_to_zarr(client, tmp_path, state):
+    pytest.importorskip("zarr", reason="needs odec[zarr]")
+    xarray = pytest.importorskip("xarray", reason="needs odec[xarray]")
+    function, y0 = STRUCTURED[state]
+    options = dict(params=(np.linspace(1.0, 5.0, 50),), batched="k", t_eval=np.linspace(0.0, 1.0, 4))
+    model = odec.dynamics(function)
+    here = odec.solve_ensemble(model, (0.0, 1.0), y0, **options)
+    there = odec.solve_ensemble(model, (0.0, 1.0), y0, executor=client, gather=False, **options)
+    assert repr(there).split(";")[0] == repr(here).split(";")[0]
+    assert there[7].ys["q"].tolist() == here[7].ys["q"].tolist() if state == "tree" else True
+    data = there.to_xarray()
+    assert all(variable.chunks is not None and len(variable.chunks[0]) > 1 for variable in data.data_vars.values())
+    data.to_zarr(tmp_path / "ensemble.zarr", consolidated=False)
+    with xarray.open_zarr(tmp_path / "ensemble.zarr", consolidated=False) as read:
+        xarray.testing.assert_equal(read.drop_attrs(), here.to_xarray().drop_attrs())
+        assert read["k"].values.tolist() == options["params"][0].tolist()
+
+
+def test_members_that_are_not_finite_cannot_be_left_on_the_cluster(client):
+    model, y0 = odec.dynamics(lambda t, y: -y), np.array([[1.0], [np.nan]])
+    with pytest.raises(odec.ArgumentError, match=r"member 1 are not finite; .* leave gather out"):
+        odec.solve_ensemble(model, (0.0, 1.0), y0, batched="y0", t_eval=[1.0], executor=client, gather=False)
+
+
 def test_ends_are_gathered_where_no_rows_are_kept(client):
     found = scattered(client, batch_of(20, rows=0), gather=False)
     assert_same(found, local(batch_of(20, rows=0)))
