@@ -11,10 +11,11 @@ from odec.codegen.compile import CompiledKernel, assembly, optimised, program
 from odec.codegen.lower import LAYOUTS, lower
 from odec.codegen.print_llvm import print_llvm
 from odec.codegen.print_python import print_python
-from odec.codegen.targets import cpu_target
+from odec.codegen.targets import CUDA, cpu_target
 from odec.errors import ArgumentError, counted, nearest
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
+from odec.integrate.advance import advance_function
 from odec.integrate.run import Solver
 from odec.steppers.methods import method_named
 from odec.steppers.step import check_fits, dense_function, step_function
@@ -24,7 +25,7 @@ from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
 from odec.transforms.taylor import taylor
 from odec.transforms.vjp import vjp
 
-LANGUAGES = ("python", "llvm", "asm")
+LANGUAGES = ("python", "llvm", "asm", "ptx")
 TARGETS = ("cpu", "python")
 
 
@@ -172,10 +173,11 @@ class System:
 
     # ---- what users read and keep
 
-    def source(self, kernel="rhs", language="python", layout="auto", **how):
-        """The text of a generated kernel: readable Python, optimised LLVM IR, or assembly.
+    def source(self, kernel="rhs", language="python", layout="auto", cc=(9, 0), **how):
+        """The text of a generated kernel: readable Python, optimised LLVM IR, assembly, or PTX for CUDA.
 
         kernel : one of KERNELS; `how` as it takes: wrt=, order=, method=
+        cc : compute capability of the GPU that PTX is for
         """
         if language not in LANGUAGES:
             raise ArgumentError(
@@ -185,6 +187,10 @@ class System:
         kernels = self._kernels(kernel, layout, how)
         if language == "python":
             return "\n\n".join(print_python(k) for k in kernels)
+        if language == "ptx":
+            from odec.codegen.cuda import ptx
+
+            return ptx([print_llvm(kernels, CUDA)], cc, [kernel])
         text = print_llvm(kernels, cpu_target())
         return str(optimised(text)) if language == "llvm" else assembly(text)
 
@@ -217,10 +223,13 @@ class System:
         found = self._solvers.get(method)
         if found is None:
             record = self._fitting(method)
-            rhs, step = self.compiled("rhs"), self.compiled("step", method=record)
             sizes = self.y_structure.size, self.p_structure.size
-            make_dense = lambda: self.compiled("dense", method=record)
-            found = self._solvers[method] = Solver(rhs, step, make_dense, record, sizes, self.dtype)
+
+            def make(kernel, lanes, shared):
+                how = {"commits": lanes > 1} if kernel == "advance" else {}
+                return self.compiled(kernel, lanes=lanes, shared=shared, method=record, **how)
+
+            found = self._solvers[method] = Solver(self.compiled("rhs"), make, record, sizes, self.dtype)
         return found
 
     def _fitting(self, method):
@@ -229,14 +238,17 @@ class System:
         check_fits(record, self)
         return record
 
-    def compiled(self, kernel, layout="auto", **how) -> CompiledKernel:
-        """The compiled kernel, from memory, the disk cache, or the compiler."""
+    def compiled(self, kernel, layout="auto", lanes=1, shared=(), **how) -> CompiledKernel:
+        """The compiled kernel, from memory, the disk cache, or the compiler.
+
+        lanes, shared : trajectories side by side, and the names of the arguments in which they do not differ
+        """
         key = (kernel, layout, *sorted(how.items()))
-        found = self._programs.get(key)
+        found = self._programs.get((key, lanes, shared))
         if found is None:
             self._check_kernel(kernel, layout)
-            stamp = f"{self.graph.digest} {_stamped(key)}"
-            found = self._programs[key] = program(stamp, lambda: self._kernels(kernel, layout, how))
+            stamp, make = f"{self.graph.digest} {_stamped(key)}", lambda: self._kernels(kernel, layout, how)
+            found = self._programs[key, lanes, shared] = program(stamp, make, lanes, shared)
         return found.kernels[kernel]
 
     def compiled_functions(self, functions):
@@ -373,12 +385,16 @@ class System:
         return jacobian_values(self.graph, name, (rows, columns + offset))
 
 
-CALLING = ("step", "dense")  # kernels that call the right-hand side of a large model
+CALLING = ("step", "advance", "dense")  # kernels that call the right-hand side of a large model
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
 def _step_function(system, method="auto"):
     return step_function(system.graph, system._fitting(method))
+
+
+def _advance_function(system, method="auto", commits=True):
+    return advance_function(system.graph, system._fitting(method), commits)
 
 
 def _dense_function(system, method="auto"):
@@ -409,6 +425,7 @@ KERNELS = {
     "taylor": _taylor_function,
     "divergence": lambda system: divergence(system.graph),
     "step": _step_function,
+    "advance": _advance_function,
     "dense": _dense_function,
 }
 

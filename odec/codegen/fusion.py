@@ -61,8 +61,16 @@ class _Counter:
     def cast(self, x, dtype):
         return self.instruction("cast")
 
+    def integers(self, opcode, i, number):
+        return self.instruction(opcode)
+
+    def number(self, i):
+        return self.instruction("sitofp")
+
     def literal(self, value):
         return self
+
+    double = bits = from_bits = literal
 
 
 @functools.cache

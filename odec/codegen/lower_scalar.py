@@ -8,6 +8,7 @@ from odec.transforms.scalar import expand
 from odec.transforms.simplify import mirrored
 
 RESERVED = {"np", "work", "float", "abs", "range", "True", "False", "None", "sigmoid", "softplus", "erf",
+            "rough_log2", "rough_exp2",
             "and", "or", "not", "if", "else", "for", "in", "is", "def", "return", "lambda", "from", "import", "as",
             "with", "while", "class", "pass", "global", "del", "try", "raise", "yield", "assert", "async", "await",
             "break", "continue", "except", "finally", "elif", "nonlocal", "entry"}  # fmt: skip

@@ -5,8 +5,6 @@ These are the Python meanings; numba_bridge.py gives the compiled ones.
 
 from __future__ import annotations
 
-import numpy as np
-
 
 def call_kernel(kernel, *buffers):
     """Run a kernel: in machine code `kernel` is its address, in Python a function."""
@@ -18,11 +16,8 @@ def offset(buffer, start):
     return buffer[start:]
 
 
-def bits(x):
-    """The 64 bits of a float64 as an integer."""
-    return int(np.float64(x).view(np.int64))
-
-
-def from_bits(i):
-    """The float64 with these 64 bits."""
-    return float(np.int64(i).view(np.float64))
+def take(counter):
+    """The number that a counter holds, which then holds the next: no two threads get the same."""
+    number = counter[0]
+    counter[0] = number + 1
+    return number

@@ -55,19 +55,11 @@ def _numba():
 
         return types.int64(counter), emit
 
-    @intrinsic
-    def narrow(context, x, buffer):
-        def emit(context, builder, signature, args):
-            return context.cast(builder, args[0], x, buffer.dtype)
-
-        return buffer.dtype(x, buffer), emit
-
     # An intrinsic is called without the typing context that it is written with.
-    run, move, number, narrowed = (cast("Callable", f) for f in (call_address, advance, take_next, narrow))
+    run, move, number = (cast("Callable", f) for f in (call_address, advance, take_next))
     overload(machine.call_kernel)(lambda kernel, *buffers: lambda kernel, *buffers: run(kernel, buffers))
     overload(machine.offset)(lambda buffer, start: lambda buffer, start: move(buffer, start))
     overload(machine.take)(lambda counter: lambda counter: number(counter))
-    overload(machine.as_state)(lambda x, buffer: lambda x, buffer: narrowed(x, buffer))
     return numba
 
 

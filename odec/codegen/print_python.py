@@ -7,6 +7,7 @@ import numpy as np
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Literal, Loop, Return
 from odec.graph.trace import place, source_line
 from odec.ops.elementary import np_erf, np_sigmoid, np_softplus
+from odec.ops.rough import np_rough_exp2, np_rough_log2
 
 
 def print_python(kernel):
@@ -72,6 +73,7 @@ ROUTINES = {"gemm": gemm, "gesv": gesv, "det": det}
 NAMESPACE = {
     "np": np, **ROUTINES,
     "sigmoid": np_sigmoid, "softplus": np_softplus, "erf": np_erf,
+    "rough_log2": np_rough_log2, "rough_exp2": np_rough_exp2,
 }  # fmt: skip
 
 

@@ -1,110 +1,188 @@
-"""What one run of the loop works on, and the call that advances it."""
+"""What the loop works on, and the call that advances it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from odec.codegen.compile import address
 from odec.integrate import slots as at
-from odec.integrate.compiled import compiled_loop
-from odec.integrate.loop import integrate
-from odec.integrate.problem import NO_TIMES
+from odec.integrate.advance import STRETCH, STRETCH_FIXED
+from odec.integrate.compiled import compiled_loop, loop_text
+from odec.integrate.loop import Kept, Kernels, Lanes, Members
 
-CHANGING = 9  # arguments of the loop that change from call to call: t_eval, stops and what is kept
+GROUPS = {"kernels": Kernels, "events": None, "rates": None, "lanes": Lanes, "members": Members, "kept": Kept,
+          "whole": None}  # fmt: skip
+NAMES = [f"{g}.{f}" if group else g for g, group in GROUPS.items() for f in (group._fields if group else ("",))]
+PLACES = {name: place for place, name in enumerate(NAMES)}
 
 
 class Buffers:
-    """What one run of the loop works on, laid out in two allocations, and the call that advances it.
+    """What one run of the loop works on, laid out in three allocations, and the call that advances it.
 
-    state : a vector (n,) to work on in place of one of its own
+    solver : Solver; lanes : how many members run side by side; own_p : whether they can differ in parameters, or an
+    event can change them; interpolates : whether the dense output is needed
+    events : EventKernels or None; state : a vector (n,) to work on in place of one of its own
     """
 
-    def __init__(self, solver, interpolates, events, state=None):
-        method, n, m = solver.method, solver.n, solver.m
-        self.method, self.events, python = method, events, solver.python
-        slope, tolerance = n if method.carries_slope else 0, n if method.adaptive else 0
-        n_events = len(events.resets) if events else 0
-        dense = solver.dense if interpolates else solver.step  # never called without
-        kernels = [solver.step, solver.rhs, dense, events and events.values, events and events.rates]
+    def __init__(self, solver, interpolates, events, state=None, lanes=1, own_p=False):
+        self.python = solver.python
+        method, n, m, n_events = solver.method, solver.n, solver.m, len(events.resets) if events else 0
+        slope, adaptive = n if method.carries_slope else 0, method.adaptive
+        shared = ("rtol", "atol", "rules", *(() if own_p else ("p",)))
+        wide = solver.kernel("advance", lanes, shared), solver.kernel("dense", lanes, shared) if interpolates else None
+        kernels = wide[0], solver.rhs, wide[1], events and events.values, events and events.rates
         resets = list(events.resets) if events else []
-        work = 0 if python else max(k.work_size for k in (*kernels, *resets) if k is not None)
-        sizes = {
-            "y": n if state is None else 0, "y_next": n, "f0": slope, "f1": slope, "k": len(method.kept) * n,
-            "q": method.degree * n if interpolates else 0, "p": m, "rtol": tolerance, "atol": tolerance, "work": work,
-            "g": 5 * n_events, "trial": n + m if events else tolerance,
+        work = 0 if self.python else max(k.work_size for k in (*kernels, *resets) if k is not None)
+        row, p_wide = (n if lanes > 1 else 0), m * lanes if own_p and lanes > 1 else 0
+        degree = method.degree if interpolates else 0
+        self._states = _Block(
+            solver.dtype, y=0 if state is not None else n * lanes, y_next=n * lanes, f0=slope * lanes,
+            f1=slope * lanes, k=len(method.kept) * n * lanes, q=degree * n * lanes, p=p_wide,
+            own_p=m * lanes if own_p else m, rtol=n if adaptive else 0, atol=n if adaptive else 0, work=work,
+            g=5 * n_events * lanes, before=row, after=row, slope=row, poly=degree * row,
+            trial=n + m if events else n if adaptive else 0,
+        )  # fmt: skip
+        self._numbers = _Block(
+            np.float64, now=at.NOWS * lanes, then=at.NOWS * lanes, task=at.TASKS * lanes, rules=at.RULES,
+            real=at.REALS * lanes, roots=n_events, begin=1, end=1, t_end=1,
+        )  # fmt: skip
+        self._counts = _Block(
+            np.int64, count=at.COUNTS * lanes, whole=at.WHOLES, watch=n_events * at.WATCHED * lanes,
+            first_watch=n_events * at.WATCHED, queue=1, tally=at.TALLIES, resets=len(resets),
+        )  # fmt: skip
+        self.size = sum(block.size for block in (self._states, self._numbers, self._counts))
+        self.state = self._states["y"] if state is None else state
+        self.slope, self.p, self.work = self._states["f0"], self._states["own_p"], self._states["work"]
+        self.rtol, self.atol = self._states["rtol"], self._states["atol"]
+        self.now, self.rules, self.real, self.whole, self.count, self.tally = (
+            _view(block[name])
+            for block, name in (
+                (self._numbers, "now"), (self._numbers, "rules"), (self._numbers, "real"), (self._counts, "whole"),
+                (self._counts, "count"), (self._counts, "tally"),
+            )
+        )  # fmt: skip
+        if events:
+            self._counts["first_watch"][:] = events.watched
+        self._cleared_counts = self._first_counts(solver, lanes, slope, n_events, own_p)
+        self.arguments: list = [None] * len(PLACES)
+        self._place_kernels(kernels, resets)
+        self._place_buffers(state, lanes, own_p)
+        self._run = self._python_loop(lanes) if self.python else self._compiled(solver, events, lanes)
+
+    def _first_counts(self, solver, lanes, slope, n_events, own_p):
+        method, counts = solver.method, np.zeros(self._counts.size, np.int64)
+        first = {
+            at.N: solver.n, at.M: solver.m, at.P_STRIDE: solver.m if own_p else 0, at.CARRIED: slope,
+            at.DEGREE: method.degree, at.EVENTS: n_events, at.EXPONENT: method.error_exponent,
         }  # fmt: skip
-        vectors, numbers = _Block(solver.dtype, *sizes.values()), _Block(np.float64, n_events, at.REALS)
-        named = dict(zip(sizes, vectors.parts, strict=True))
-        self.state, self.slope, self.p, self.rtol, self.atol, self.work = (
-            named[name] for name in ("y", "f0", "p", "rtol", "atol", "work")
-        )
-        counts = np.zeros(at.COUNTS, np.int64)
-        self.real, self.count = _view(numbers.parts[1]), _view(counts)
-        self.watch = events.watched if events else np.zeros(0, np.int64)
-        self.size = sum(map(len, vectors.parts)) + sum(map(len, numbers.parts))
-        self._cleared = np.zeros(at.REALS), np.zeros(at.COUNTS, np.int64)
-        sizes_of = n, m, slope, method.degree, method.error_exponent, int(method.adaptive), n_events
-        self._cleared[1][at.N : at.N + len(sizes_of)] = sizes_of
-        place = (lambda array: array) if python else address
-        if not python:
-            kernels = [0 if k is None else k.address for k in kernels]
-            resets = np.array([0 if r is None else r.address for r in resets], np.int64)
-        buffers = vectors.parts if python else vectors.addresses
+        for lane in range(lanes):
+            for slot, value in first.items():
+                counts[lane * at.COUNTS + slot] = value
+        whole = counts[at.COUNTS * lanes :]
+        whole[at.SIZE], whole[at.ADAPTIVE], whole[at.IDLE], whole[at.MORE] = 1, int(method.adaptive), lanes, 1
+        whole[at.OWN_P] = int(own_p)
+        return counts[: at.COUNTS * lanes + at.WHOLES]
+
+    # ---- arguments
+
+    def _place_kernels(self, kernels, resets):
+        named = zip(("kernels.advance", "kernels.rhs", "kernels.dense", "events", "rates"), kernels)
+        if self.python:
+            for name, kernel in named:
+                self.arguments[PLACES[name]] = kernel
+            self.arguments[PLACES["kernels.resets"]] = resets
+            return
+        for name, kernel in named:
+            self.arguments[PLACES[name]] = 0 if kernel is None else kernel.address
+        self._counts["resets"][:] = [0 if r is None else r.address for r in resets]
+        self.place("kernels.resets", self._counts["resets"])
+        self._held = kernels, resets
+
+    def _place_buffers(self, state, lanes, own_p):
+        for block in (self._states, self._numbers, self._counts):
+            for name in block.parts:
+                if f"lanes.{name}" in PLACES:
+                    self.place(f"lanes.{name}", block[name])
+        if not (own_p and lanes > 1):
+            self.place("lanes.p", self.p)
         if state is not None:
-            self.state, buffers[0] = state, place(state)
-        roots, real = numbers.parts if python else numbers.addresses
-        head = (*kernels, place(resets), *buffers, place(self.watch), roots)
-        tail = (real, place(counts))
-        self._blocks = vectors, numbers, counts, resets, state  # what the addresses point into
-        loop: Callable = integrate if python else compiled_loop(solver.dtype.name, events is not None)
-        self._run = (lambda places: loop(*head, *places, *tail)) if python else _calling(loop, head, tail)
+            self.place("lanes.y", state)
+        for name, part in (("watch", "first_watch"), ("queue", "queue")):
+            self.place(f"members.{name}", self._counts[part])
+        for name, part in (("begins", "begin"), ("ends", "end")):
+            self.place(f"members.{name}", self._numbers[part])
+        nothing = np.empty(0)
+        for name in ("states", "parameters", "columns", "times", "stops"):
+            self.place(f"members.{name}", self.state if name == "states" else nothing)
+        self.place("members.p", self.p)
+        for name in Kept._fields:
+            self.place(f"kept.{name}", nothing)
+        self.place("kept.t_end", self._numbers["t_end"])
+        self.place("kept.y_end", self.state)
+        self.place("kept.tally", self._counts["tally"])
+        self.place("whole", self._counts["whole"])
 
-    def advance(self, places):
+    def place(self, name, array):
+        """Let an argument of the loop be an array, which the caller keeps alive."""
+        self.arguments[PLACES[name]] = array if self.python else address(array)
+
+    def _python_loop(self, lanes):
+        loop, _ = loop_text(lanes)
+
+        def run():
+            values, groups = iter(self.arguments), []
+            for group in GROUPS.values():
+                groups.append(group(*(next(values) for _ in group._fields)) if group else next(values))
+            return loop(*groups)
+
+        return run
+
+    def _compiled(self, solver, events, lanes):
+        loop = compiled_loop(solver.dtype.name, events is not None, lanes)
+        packed = np.array(self.arguments, np.int64)
+        self.arguments, where = _view(packed), address(packed)
+        return lambda: loop(where)
+
+    # ---- a run
+
+    def advance(self):
         """Run the loop until it pauses or ends; the status."""
-        return self._run((self._times, self._stops, *places))
+        return self._run()
 
-    def place(self):
-        """(t, y, p, h) where the loop is."""
-        return self.real[at.T], self.state, self.p, min(abs(self.real[at.H]), self.real[at.MAX_STEP])
+    def start(self, problem, stops):
+        """Fill in what the members of a batch, or one problem, share; `stops` within their spans."""
+        method_is_adaptive = len(self.rtol) > 0
+        if method_is_adaptive:
+            self.rtol[:], self.atol[:] = problem.rtol, problem.atol
+        self._counts.array[: len(self._cleared_counts)] = self._cleared_counts
+        self._numbers["task"][:] = 0.0
+        rules, whole = self.rules, self.whole
+        t0, t1 = problem.span
+        rules[at.DIRECTION] = 1.0 if t1 > t0 else -1.0
+        rules[at.STRETCH] = STRETCH if method_is_adaptive else STRETCH_FIXED
+        rules[at.MIN_STEP], rules[at.MAX_STEP], rules[at.MAX_STEPS] = (
+            problem.min_step, problem.max_step, float(problem.max_steps),
+        )  # fmt: skip
+        rules[at.FIRST_STEP] = problem.first_step
+        gains = problem.controller.gains(self.count[at.EXPONENT])
+        self._numbers["rules"][at.GAINS : at.GAINS + len(gains)] = gains
+        whole[at.STOPS], whole[at.DENSE] = len(stops), int(problem.dense)
+        self.place("members.stops", stops)
+        self._stops = stops
 
-    def start(self, problem):
-        """Fill in a problem; the cleared slots of the loop's own state."""
-        real, count = self.real, self.count
+    def start_one(self, problem):
+        """Fill in one problem."""
         if self.state is not problem.y:
             self.state[:] = problem.y
         self.p[:] = problem.p
-        if self.method.adaptive:
-            self.rtol[:], self.atol[:] = problem.rtol, problem.atol
-        real[:], count[:] = self._cleared
-        t0, t1 = problem.span
-        self._times = NO_TIMES if problem.t_eval is None else problem.t_eval
-        self._stops = np.array((*problem.tstops, t1))
-        gains = problem.controller.gains(self.method.error_exponent)
-        real[at.GAINS : at.GAINS + len(gains)] = gains
-        real[at.T], real[at.T_END] = t0, t1
-        real[at.MIN_STEP], real[at.MAX_STEP] = problem.min_step, problem.max_step
-        real[at.H] = problem.first_step if t1 > t0 else -problem.first_step
-        count[at.MAX_STEPS], count[at.STOPS] = problem.max_steps, len(self._stops)
-        count[at.EVALS] = at.EVERY_STEP if problem.t_eval is None else len(self._times)
-        count[at.DENSE] = int(problem.dense)
-        return real, count
-
-
-def _calling(loop, head, tail):
-    """The loop as machine code, its arguments in one array: called with the arrays that change from call to call."""
-    first = len(head)
-    arguments = np.array((*head, *(0,) * CHANGING, *tail), np.int64)
-    slots, where = _view(arguments), address(arguments)
-
-    def run(places, _held=arguments):
-        for i, array in enumerate(places, first):
-            slots[i] = address(array)
-        return loop(where)
-
-    return run
+        self.start(problem, np.array(problem.tstops))
+        self._numbers["begin"][0], self._numbers["end"][0] = problem.span
+        self._counts["queue"][0] = 0
+        whole, times = self.whole, problem.t_eval
+        whole[at.TIMES] = at.EVERY_STEP if times is None else len(times)
+        self.place("members.times", self._stops if times is None else times)
 
 
 def _view(array) -> Any:
@@ -113,13 +191,15 @@ def _view(array) -> Any:
 
 
 class _Block:
-    """Buffers of the sizes side by side in one allocation, and their addresses."""
+    """Buffers of the sizes side by side in one allocation, by name."""
 
-    def __init__(self, dtype, *sizes):
-        block = np.empty(sum(sizes) + 1, dtype)
-        base, start = address(block), 0
-        self.parts, self.addresses = [], []
-        for size in sizes:
-            self.parts.append(block[start : start + size])
-            self.addresses.append(base + start * block.itemsize)
+    def __init__(self, dtype, **sizes):
+        self.array = np.empty(sum(sizes.values()) + 1, dtype)
+        self.parts, start = {}, 0
+        for name, size in sizes.items():
+            self.parts[name] = self.array[start : start + size]
             start += size
+        self.size = self.array.size
+
+    def __getitem__(self, name):
+        return self.parts[name]

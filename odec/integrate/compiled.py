@@ -1,37 +1,65 @@
-"""The loop as machine code, for each dtype of the state."""
+"""The loop as machine code, for each dtype of the state and each number of lanes."""
 
 from __future__ import annotations
 
 import functools
 import threading
+import types
 
 from odec.codegen.numba_bridge import loop_function
-from odec.integrate import control, events, interpolate, loop, start
+from odec.integrate import events, interpolate, loop, start
 
 _one_at_a_time = threading.Lock()
-PARTS = (
-    control.log2_rough, control.exp2_rough, control.accepted_log, control.rejected_factor,
-    interpolate.state_at, interpolate.copy, interpolate.time_after, interpolate.state_after,
-    interpolate.keep_row, interpolate.keep_segment, events.sign, events._values, events._root, events._record,
-    events.find_events, events._never_left, events.next_size, events.reset_state, events.first_sides,
-    events.set_sides, start._scaled_norm, start.slope_at, start.start,
-    loop._come_home,
-)  # fmt: skip
 
 
-def compiled_loop(dtype, with_events):
+def compiled_loop(dtype, with_events, lanes=1):
     """`loop.integrate` compiled for states of `dtype`, called as `loop_function` says; threads wait for the first."""
     with _one_at_a_time:
-        return _compiled_loop(dtype, with_events)
+        return _compiled_loop(dtype, with_events, lanes)
 
 
 @functools.cache
-def _compiled_loop(dtype, with_events):
+def _compiled_loop(dtype, with_events, lanes):
+    function, parts = loop_text(lanes)
+    return loop_function(f"integrate{lanes}", function, loop_signature(dtype, with_events), parts)
+
+
+@functools.cache
+def loop_text(lanes, copies=False):
+    """`loop.integrate` for so many lanes, and the functions that it calls."""
+    own = _functions(loop)
+    names = {**vars(loop), "LANES": lanes, "COPIES": copies}
+    for name, function in own.items():
+        names[name] = types.FunctionType(function.__code__, names, f"{name}_{lanes}")
+    parts = [names[name] for name in own if name != "integrate"]
+    for module in (interpolate, events, start):
+        parts.extend(_functions(module).values())
+    return names["integrate"], tuple(parts)
+
+
+def loop_signature(dtype, with_events):
+    """The kinds of the loop's arguments, as `loop_function` takes them."""
     state, real, whole = f"{dtype}*", "float64*", "int64*"
-    parameters = (
-        *["int"] * 3, *["int" if with_events else "none"] * 2, whole,  # step, rhs, dense; events, rates; resets
-        *[state] * 12, whole, real,  # y, y_next, f0, f1, k, q, p, rtol, atol, work, g, trial; watch, roots
-        real, real, real, state, real, state,  # t_eval, stops, ts, ys, marks, segments
-        real, whole, state, real, whole,  # fired_t, fired_e, fired_y; real, count
-    )  # fmt: skip
-    return loop_function("integrate", loop.integrate, parameters, PARTS)
+    kinds = {
+        loop.Lanes: {"real": [*_NUMBERS, "roots"], "whole": ["count", "watch"]},
+        loop.Members: {"real": ["begins", "ends", "times", "stops"], "whole": ["columns", "watch", "queue"]},
+        loop.Kept: {"real": ["ts", "marks", "fired_t", "t_end"], "whole": ["fired_e", "fired_m", "tally"]},
+    }
+    groups = [
+        (group, *(real if f in k["real"] else whole if f in k["whole"] else state for f in group._fields))
+        for group, k in kinds.items()
+    ]
+    event = "int" if with_events else "none"
+    return (loop.Kernels, "int", "int", "int", whole), event, event, *groups, whole
+
+
+_NUMBERS = ("now", "then", "task", "rules", "real")
+
+
+def _functions(module):
+    """The functions that a module defines."""
+    return {
+        name: f
+        for name, f in vars(module).items()
+        if isinstance(f, types.FunctionType) and f.__module__ == module.__name__
+    }

@@ -1,8 +1,4 @@
-"""The step size from the error: digital filters in logarithms to base 2.
-
-The factor needs two digits, so a straight line through the exponent's bits stands for the logarithm and
-a parabola for the power: the libraries' would cost a tenth of a small model's step, all of it waiting.
-"""
+"""The step size from the error: digital filters in logarithms to base 2, as records; advance.py applies them."""
 
 from __future__ import annotations
 
@@ -12,15 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from odec.codegen.machine import bits, from_bits
 from odec.errors import ArgumentError, nearest
-from odec.integrate import slots as at
-
-LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
-ONE_BITS = 4607182418800017408 - 193654783976931  # bits of 1.0, less 0.043 * 2^52 to centre the line
-UNIT = 2.220446049250313e-16  # 2^-52
-ROUNDER = 6755399441055744.0  # 1.5 * 2^52: a sum with it holds the nearest integer in its low bits
-ROUNDER_BITS = 4843621399236968448
 
 
 @dataclass(frozen=True)
@@ -122,31 +110,3 @@ def controller_named(name):
         f"controller {name!r} is not known{nearest(name, CONTROLLERS)} It is one of {', '.join(CONTROLLERS)}, or an "
         "odec.Controller."
     )
-
-
-def accepted_log(log_error, log1, log2, ratio1, ratio2, real):
-    """log2 of the next step over this one, after an accepted step.
-
-    log_error, log1, log2 : log2 of the error norm of this step and the two before; ratio1, ratio2 : log2 of the last
-    two ratios of step sizes; real : the gains, as `Controller.gains` gives them
-    """
-    past = real[at.SETPOINT] - real[at.BETA2] * log1 - real[at.BETA3] * log2
-    past -= real[at.ALPHA2] * ratio1 + real[at.ALPHA3] * ratio2
-    return min(real[at.MOST], max(real[at.LEAST], past - real[at.BETA1] * log_error))
-
-
-def rejected_factor(squared, real):
-    """The next try over this one, after a step whose error norm has this square above 1."""
-    return exp2_rough(max(real[at.LEAST], real[at.SAFETY] - 0.5 * real[at.INVERSE] * log2_rough(squared)))
-
-
-def log2_rough(x):
-    """log2 of a non-negative finite number, to 0.044; about -1023 for 0."""
-    return (bits(x) - ONE_BITS) * UNIT
-
-
-def exp2_rough(x):
-    """2^x to a relative 1.8e-3, for |x| < 1000."""
-    rounded = x + ROUNDER
-    z = x - (rounded - ROUNDER)
-    return (1.0005137 + z * (0.70339652 + z * 0.23783042)) * from_bits((bits(rounded) - ROUNDER_BITS + 1023) << 52)

@@ -21,6 +21,7 @@ NOISE = 16.0  # times the function's values on both sides of a root: what is zer
 JUMP = 1e-3  # of the largest value seen: a function with such values on both sides of a root jumps there
 MOST_CHATTER = 100  # resets in a row, each within CLOSE of the one before
 CLOSE = 1024.0  # spacings of t
+STILL = 25  # times that a reset counts where time has not moved at all since the one before: digits run out there
 LONGER = 1.25  # a step after a reset, than the time since the reset before it
 SHORTEST = 16.0  # spacings of t, of such a step
 
@@ -170,7 +171,7 @@ def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_
         watch[e * at.WATCHED + at.JUST] = CHANGED
         side = watch[e * at.WATCHED + at.SIDE]
         watch[e * at.WATCHED + at.SIDE] = sign(g[n_events + e])
-        wanted = watch[e * at.WATCHED + at.DIRECTION]
+        wanted = watch[e * at.WATCHED + at.DIRECTION_OF]
         if wanted * side > 0:
             continue
         state_after(roots[e], t, h, t_new, n, count[at.DEGREE], y, y_next, q, trial)
@@ -192,7 +193,7 @@ def _record(t, h, t_new, y, y_next, q, crossings, trial, roots, g, watch, fired_
     return cut
 
 
-def next_size(t, h, real, count):
+def next_size(t, h, min_step, real, count):
     """The size of the step after a reset at t, h before it; counts resets that follow each other closely.
 
     Little more than the time since the reset before: a ball's flight is one step, and the coefficients of a step
@@ -200,8 +201,9 @@ def next_size(t, h, real, count):
     """
     since = abs(t - real[at.LAST_RESET])
     real[at.LAST_RESET] = t
-    count[at.CHATTER] = count[at.CHATTER] + 1 if since <= CLOSE * RESOLUTION * abs(t) else 0
-    most = max(LONGER * since, SHORTEST * RESOLUTION * abs(t), real[at.MIN_STEP])
+    weight = STILL if since == 0.0 else 1
+    count[at.CHATTER] = count[at.CHATTER] + weight if since <= CLOSE * RESOLUTION * abs(t) else 0
+    most = max(LONGER * since, SHORTEST * RESOLUTION * abs(t), min_step)
     return min(max(h, -most), most) if most > 0.0 else h
 
 

@@ -10,6 +10,7 @@ from odec.integrate.events import SAMPLES
 from odec.integrate.problem import NO_TIMES
 
 FIRST_ROOM = 64  # rows at first, where their number is not known
+NAMES = ("ts", "ys", "marks", "segments", "fired_t", "fired_e", "fired_m", "fired_y")
 DOUBLED = 2**17  # numbers up to which room doubles; from there it grows by an eighth, so that little is unused
 
 
@@ -29,13 +30,21 @@ class Kept:
         self.places = [
             *((times, np.empty(rows * n, dtype)) if rows else (NO_TIMES,) * 2),
             *((np.empty(2 * segments), np.empty(segments * (degree + 1) * n, dtype)) if segments else (NO_TIMES,) * 2),
-            *((np.empty(fired), np.empty(fired, np.int64), np.empty(fired * n, dtype)) if fired else (NO_TIMES,) * 3),
+            *((np.empty(fired), np.empty(fired, np.int64), np.empty(fired, np.int64), np.empty(fired * n, dtype))
+              if fired else (NO_TIMES,) * 4),
         ]  # fmt: skip
-        self._groups = (0, 1), (2, 3), (4, 5, 6)
+        self._groups = (0, 1), (2, 3), (4, 5, 6, 7)
 
-    def grow(self, count):
+    def place(self, buffers):
+        """Let the loop write here."""
+        for name, array in zip(NAMES, self.places, strict=True):
+            buffers.place(f"kept.{name}", array)
+        whole = buffers.whole
+        whole[at.ROOM], whole[at.SEGMENT_ROOM], whole[at.FIRED_ROOM] = self.rooms
+
+    def grow(self, count, whole):
         """More room for what is nearly full."""
-        filled = count[at.SAVED], count[at.SEGMENTS], count[at.FIRED]
+        filled = count[at.SAVED], whole[at.SEGMENTS], whole[at.ALL_FIRED]
         margin = 3, 1, SAMPLES * self.n_events + 1
         rooms = list(self.rooms)
         for g, group in enumerate(self._groups):
@@ -64,13 +73,13 @@ class Kept:
         ts, ys = self._cut(0, self.rooms[0], count[at.SAVED])
         return ts, ys.reshape(-1, self.n)
 
-    def finish(self, outcome, count):
+    def finish(self, outcome, whole):
         """Put polynomials and events into the outcome."""
         if self.n_events:
-            times, which, states = self._cut(2, self.rooms[2], count[at.FIRED])
+            times, which, _, states = self._cut(2, self.rooms[2], whole[at.ALL_FIRED])
             outcome.fired_t, outcome.fired_e, outcome.fired_y = times, which, states.reshape(-1, self.n)
         if self.problem.dense:
-            marks, rows = self._cut(1, self.rooms[1], count[at.SEGMENTS])
+            marks, rows = self._cut(1, self.rooms[1], whole[at.SEGMENTS])
             resets = self.problem.events.resets if self.problem.events else ()
             moved = np.array([r is not None for r in resets], bool)
             jumps = outcome.fired_t[moved[outcome.fired_e]] if moved.any() else NO_TIMES

@@ -74,7 +74,7 @@ class EventKernels:
     def watched(self):
         """The loop's table of events at the start of a solve."""
         table = np.zeros((len(self.resets), at.WATCHED), np.int64)
-        table[:, at.DIRECTION], table[:, at.TERMINAL_AFTER] = self.directions, self.terminal_after
+        table[:, at.DIRECTION_OF], table[:, at.TERMINAL_AFTER] = self.directions, self.terminal_after
         table[:, at.HAS_RESET] = [r is not None for r in self.resets]
         return table.ravel()
 

@@ -25,28 +25,31 @@ STATUSES = {int(s): s for s in Status}
 class Solver:
     """The loop for one system and one method: compiled kernels and buffers to run them on.
 
-    rhs, step : CompiledKernel, or Python functions of the same arguments with `python`
-    make_dense : () -> the kernel of the dense output, called when a solve first needs it
+    rhs : CompiledKernel, or a Python function of the same arguments with `python`
+    make : (name, lanes, shared) -> the kernel "advance" or "dense" for so many members side by side, called when first
+        needed; shared : names of the arguments in which they do not differ
     """
 
-    def __init__(self, rhs, step, make_dense, method, sizes, dtype, python=False):
-        self.rhs, self.step, self.method, self.python = rhs, step, method, python
+    def __init__(self, rhs, make, method, sizes, dtype, python=False):
+        self.rhs, self.method, self.python = rhs, method, python
         self.n, self.m = sizes
         self.dtype = np.dtype(dtype)
-        self._make_dense, self._dense = make_dense, None
+        self._make, self._kernels = make, {}
         self._free: dict[bool, list[Buffers]] = {False: [], True: []}  # runs at the same time take different ones
 
-    @property
-    def dense(self):
-        """The kernel of the dense output."""
-        if self._dense is None:
-            self._dense = self._make_dense()
-        return self._dense
+    def kernel(self, name, lanes=1, shared=()):
+        """A kernel of the method."""
+        key = (name, lanes, shared if lanes > 1 else ())
+        found = self._kernels.get(key)
+        if found is None:
+            found = self._kernels[key] = self._make(*key)
+        return found
 
     def prepare(self, problem):
-        """Compile what a problem needs beside the step, so that the time of its solve does not hold it."""
+        """Compile what a problem needs, so that the time of its solve does not hold it."""
+        self.kernel("advance")
         if problem.interpolates:
-            _ = self.dense
+            self.kernel("dense")
         compiled_loop(self.dtype.name, problem.events is not None)
 
     def run(self, problem):
@@ -66,55 +69,68 @@ class Solver:
         return outcome
 
     def _run(self, buffers, problem):
-        real, count = buffers.start(problem)
+        buffers.start_one(problem)
+        whole, now = buffers.whole, buffers.now
         kept, reach = Kept(self, problem), Reach()
-        pause, status, taken = FIRST_PAUSE, at.RUNNING, 0
+        kept.place(buffers)
+        pause, status = FIRST_PAUSE, at.RUNNING
         while status == at.RUNNING:
-            count[at.PAUSE] = pause
-            count[at.ROOM], count[at.SEGMENT_ROOM], count[at.FIRED_ROOM] = kept.rooms
-            began = time.perf_counter()
-            status = buffers.advance(kept.places)
+            whole[at.PAUSE] = pause
+            before, began = whole[at.ROUNDS], time.perf_counter()
+            status = buffers.advance()
             if status == at.NEEDS_ROOM:
-                kept.grow(count)
+                kept.grow(buffers.count, whole)
+                kept.place(buffers)
                 status = at.RUNNING
             elif status == at.RUNNING:
-                pause = _next_pause(count[at.STEPS] + count[at.REJECTED] - taken, time.perf_counter() - began)
+                pause = _next_pause(whole[at.ROUNDS] - before, time.perf_counter() - began)
                 if self.method.adaptive:  # fixed steps are as long as the user says
-                    reach.look_if_due(self._slopes(buffers), *buffers.place())
+                    reach.look_if_due(self._slopes(buffers), *self._place(buffers))
                 if problem.pause is not None:
-                    problem.pause(real[at.T])
-            taken = count[at.STEPS] + count[at.REJECTED]
+                    problem.pause(now[at.T])
+        status = buffers.count[at.STATUS]
         if status in (at.STEP_LIMIT, at.STEP_UNDERFLOW) and self.method.adaptive:
-            reach.look(self._slopes(buffers), *buffers.place())
+            reach.look(self._slopes(buffers), *self._place(buffers))
         return self._outcome(buffers, kept, status, reach.median)
 
+    def _place(self, buffers):
+        """(t, y, p, h) where the loop is."""
+        now = buffers.now
+        return now[at.T], buffers.state, buffers.p, min(abs(now[at.H]), buffers.rules[at.MAX_STEP])
+
     def _outcome(self, buffers, kept, status, reach):
-        count, t = buffers.count, buffers.real[at.T]
+        tally, t = buffers.tally, buffers.now[at.T]
         end = buffers.state if buffers.state is kept.problem.y else buffers.state.copy()
-        steps, rejected = count[at.STEPS], count[at.REJECTED]
-        nfev = count[at.NFEV] + count[at.DENSE_CALLS] * self.method.dense_evaluations
-        nfev += (steps + rejected) * self.method.evaluations
-        ts, ys = kept.rows(count, t, end)
-        if status in (at.SUCCESS, at.TERMINATED) and not all_finite(end):
+        steps, rejected = tally[at.TOOK], tally[at.REFUSED]
+        nfev = evaluations(self.method, tally)
+        ts, ys = kept.rows(buffers.count, t, end)
+        if status == at.NON_FINITE and not all_finite(end):
             # finite slopes can lead past the largest number
-            status, finite = at.NON_FINITE, np.isfinite(ys).all(axis=1)
+            finite = np.isfinite(ys).all(axis=1)
             ts, ys = ts[finite], ys[finite]
             t = float(ts[-1]) if len(ts) else t
-        outcome = Outcome(ts, ys, t, end, STATUSES[status], steps, rejected, nfev, buffers.real[at.H_TRY], reach)
+        last_tried = buffers.real[at.LAST_TRIED]
+        outcome = Outcome(ts, ys, t, end, STATUSES[status], steps, rejected, nfev, last_tried, reach)
         if status not in (at.SUCCESS, at.TERMINATED):
             outcome.slope = buffers.slope.copy() if self.method.carries_slope else self._slope(buffers, end)
             outcome.p = buffers.p.copy()
-        kept.finish(outcome, count)
+        kept.finish(outcome, buffers.whole)
         return outcome
 
     def _slope(self, buffers, y):
         slope = np.empty_like(y)
-        self._slopes(buffers)(np.array([buffers.real[at.T]]), y, buffers.p, slope)
+        self._slopes(buffers)(np.array([buffers.now[at.T]]), y, buffers.p, slope)
         return slope
 
     def _slopes(self, buffers):
         """The right-hand side as a callable (t (1,), y, p, out)."""
         return (lambda *arrays: self.rhs(*arrays, buffers.work)) if self.python else self.rhs.run
+
+
+def evaluations(method, tally):
+    """How often f was evaluated, of a member's tally, or of the sums of many."""
+    steps = tally[at.TOOK] + tally[at.REFUSED]
+    return tally[at.EVALUATED] + tally[at.DENSE_MADE] * method.dense_evaluations + steps * method.evaluations
 
 
 def all_finite(vector):

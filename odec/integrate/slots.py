@@ -1,26 +1,53 @@
-"""Where the loop keeps its numbers: names for the places in `real`, `count` and `watch`."""
+"""Where the loop keeps its numbers: names for the places in its buffers."""
 
 from __future__ import annotations
 
-# real: float64
+# now, then: float64, what a step changes of a lane; a row for each slot, in it a number for each lane.
+# The last four are what a step says of itself.
 (
-    T, H, T_END, MIN_STEP, MAX_STEP, H_TRY, ERROR, SCRATCH, SETPOINT, BETA1, BETA2, BETA3, ALPHA2, ALPHA3, LEAST, MOST,
-    INVERSE, SAFETY, LOG1, LOG2, RATIO1, RATIO2, CUT, LAST_RESET,
-) = range(24)  # fmt: skip
-REALS = 24
+    T, H, LOG1, LOG2, RATIO1, RATIO2, TIGHT, BROKEN, STEPS, REJECTED, TRIED, ACCEPTED, STUCK, ATTENTION,
+) = range(14)  # fmt: skip
+NOWS = 14
+
+# task: float64, what a lane is to do, likewise: its next stop, whether more stops follow, its next time to keep,
+# whether each accepted step is looked at, whether there is a member in it
+STOP, INNER, NEXT, WATCHED_STEPS, LIVE = range(5)
+TASKS = 5
+
+# rules: float64, what all lanes share
+(
+    DIRECTION, STRETCH, MIN_STEP, MAX_STEP, MAX_STEPS, SETPOINT, BETA1, BETA2, BETA3, ALPHA2, ALPHA3, LEAST, MOST,
+    INVERSE, SAFETY, FIRST_STEP,
+) = range(16)  # fmt: skip
+RULES = 16
 GAINS = SETPOINT  # the first of the controller's numbers, in the order of Controller.gains
 
-# count: int64
+# real: float64, of one lane
+SCRATCH, CUT, LAST_RESET, LAST_TRIED = range(4)
+REALS = 4
+
+# count: int64, of one lane
 (
-    STATUS, STEPS, REJECTED, NFEV, MAX_STEPS, PAUSE, SAVED, ROOM, NEXT_EVAL, EVALS, STARTED, TIGHT, BROKEN,
-    N, M, CARRIED, DEGREE, EXPONENT, ADAPTIVE, EVENTS,
-    NEXT_STOP, STOPS, DENSE, SEGMENTS, SEGMENT_ROOM, FIRED, FIRED_ROOM, CHATTER, DENSE_CALLS,
-) = range(29)  # fmt: skip
-COUNTS = 29
+    N, M, P_STRIDE, CARRIED, DEGREE, EVENTS, EXPONENT, STATUS, MEMBER, NFEV, SAVED, NEXT_EVAL, EVALS, NEXT_STOP, FIRED,
+    CHATTER, DENSE_CALLS,
+) = range(17)  # fmt: skip
+COUNTS = 17
 EVERY_STEP = -1  # in count[EVALS]: save each accepted step
 
+# whole: int64, of all lanes: how many members there are and how they lie, what is kept, and how far the loop is
+(
+    SIZE, OWN_BEGIN, OWN_END, OWN_STATE, OWN_PARAMETERS, OWN_P, OWN_TIMES, TIMES, STOPS, ADAPTIVE, DENSE,
+    PAUSE, IDLE, MORE, ROUNDS, ROOM, SEGMENTS, SEGMENT_ROOM, ALL_FIRED, FIRED_ROOM,
+) = range(20)  # fmt: skip
+WHOLES = 20
+
+# tally: int64, how a member ended: its status, steps taken and rejected, evaluations beside those of steps and of
+# dense outputs, dense outputs
+ENDED_AS, TOOK, REFUSED, EVALUATED, DENSE_MADE = range(5)
+TALLIES = 5
+
 # watch: int64, a row for each event
-DIRECTION, TERMINAL_AFTER, FIRINGS, SIDE, HAS_RESET, JUST = range(6)
+DIRECTION_OF, TERMINAL_AFTER, FIRINGS, SIDE, HAS_RESET, JUST = range(6)
 WATCHED = 6
 
 # Statuses as in errors.Status, and two that only mean: call again

@@ -15,6 +15,7 @@ from odec.ops import (  # noqa: F401
     rearranging,
     reduction,
     refusals,
+    rough,
     shaping,
     statistics,
     structure,

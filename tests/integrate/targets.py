@@ -5,10 +5,11 @@ import numpy as np
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_python import python_function
 from odec.event import event_functions, event_table
+from odec.integrate.advance import advance_function
 from odec.integrate.problem import Problem
 from odec.integrate.run import Solver
 from odec.steppers.methods import method_named
-from odec.steppers.step import dense_function, step_function
+from odec.steppers.step import dense_function
 
 
 class Counted:
@@ -23,14 +24,16 @@ class Counted:
         self.seen.append([np.array(b).ravel()[0] for b in buffers[:2]])
 
 
-def python_solver(system, method="tsit5", rhs=None, step=None):
+def python_solver(system, method="tsit5", rhs=None, advance=None):
     """The loop and the kernels as plain Python."""
     record = method_named(method)
-    rhs = rhs or python_kernel(system.graph, "rhs")
-    step = step or python_kernel(step_function(system.graph, record), "step")
-    make_dense = lambda: Counted(python_kernel(dense_function(system.graph, record), "dense"))
+    rhs = Counted(rhs or python_kernel(system.graph, "rhs"))
+    graphs = {"advance": lambda: advance_function(system.graph, record, commits=False),
+              "dense": lambda: dense_function(system.graph, record)}  # fmt: skip
+    given = {"advance": advance}
+    make = lambda name, lanes, shared: Counted(given.get(name) or python_kernel(graphs[name](), name))
     sizes = system.y_structure.size, system.p_structure.size
-    return Solver(Counted(rhs), Counted(step), make_dense, record, sizes, system.dtype, python=True)
+    return Solver(rhs, make, record, sizes, system.dtype, python=True)
 
 
 def python_kernel(function, name):

@@ -13,6 +13,7 @@ import odec
 from odec import Status
 from odec.integrate import kept
 from odec.integrate import run as runs
+from odec.integrate import slots as at
 
 METHODS = ("tsit5", "bs3", "rk38")
 
@@ -165,8 +166,8 @@ def test_nfev_is_the_number_of_evaluations(method):
     """Counted in the Python target: calls of the rhs kernel, and stages of each call of the step."""
     solver = python_solver(LOTKA, method)
     out = run(solver, (0.0, 8.0), [1.0, 4.0], [1.5, 1.0], rtol=1e-5, atol=1e-8)
-    assert solver.step.calls == out.steps + out.rejected and out.rejected > 0
-    assert out.nfev == solver.rhs.calls + solver.method.evaluations * solver.step.calls
+    assert solver.kernel("advance").calls == out.steps + out.rejected and out.rejected > 0
+    assert out.nfev == solver.rhs.calls + solver.method.evaluations * solver.kernel("advance").calls
     assert solver.rhs.calls == 2  # the slope at the start, and one trial for the first step size
     given_step = python_solver(LOTKA, method)
     run(given_step, (0.0, 1.0), [1.0, 4.0], [1.5, 1.0], first_step=0.01)
@@ -187,13 +188,13 @@ def test_rejected_step_leaves_state_and_history_unchanged():
     """A step that the error refuses is tried again from the same t, y and slope, with a smaller h."""
     solver = python_solver(LOTKA)
     before = []
-    inner = solver.step.function
+    inner = solver.kernel("advance").function
 
-    def watched(t, h, y, p, slope, *rest):
-        before.append((t[0], h[0], y.copy(), slope.copy()))
-        inner(t, h, y, p, slope, *rest)
+    def watched(now, task, y, p, slope, *rest):
+        before.append((now[at.T], now[at.H], y.copy(), slope.copy()))
+        inner(now, task, y, p, slope, *rest)
 
-    solver.step.function = watched
+    solver.kernel("advance").function = watched
     out = run(solver, (0.0, 5.0), [1.0, 1.0], [1.5, 1.0], first_step=2.0)
     assert out.rejected > 0
     again = [(a, b) for a, b in itertools.pairwise(before) if a[0] == b[0]]
@@ -205,7 +206,7 @@ def test_rejected_step_leaves_state_and_history_unchanged():
 def test_step_after_a_rejection_does_not_grow():
     solver = python_solver(LOTKA)
     run(solver, (0.0, 5.0), [1.0, 1.0], [1.5, 1.0], first_step=2.0)
-    tried = solver.step.seen  # t and h of each try
+    tried = solver.kernel("advance").seen  # t and h of each try
     for (t0, h0), (t1, h1), (t2, h2) in zip(tried, tried[1:], tried[2:]):
         if t0 == t1 and t2 != t1 and t2 + 1.02 * h2 < 5.0:
             assert h1 < h0 and h2 <= h1 * (1 + 1e-12)

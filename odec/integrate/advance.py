@@ -1,0 +1,173 @@
+"""One try of a step as a graph: the step, whether it is accepted, and the size of the next.
+
+advance : (now, task, y, p, f0, rtol, atol, rules) -> then, y1, f1, k
+    now, then (NOWS,), task (TASKS,), rules (RULES,)   float64 numbers, named in slots.py
+    y1 (n,), f1, k (kept, n)                           as the step's; with `commits`, of a rejected step y and f0
+
+Many trajectories side by side run it in the lanes of vectors, so there is no branch in it: what depends on a
+condition is selected. It is straight-line code with the step, and the same code on every target.
+"""
+
+from __future__ import annotations
+
+from odec.graph.function import Function
+from odec.graph.node import input_node, line_is
+from odec.graph.op import OPS
+from odec.integrate import slots as at
+from odec.integrate.slots import RESOLUTION
+from odec.ops.rough import rough_exp2, rough_log2
+from odec.ops.structure import element, stack
+from odec.steppers.step import step_function
+
+LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
+STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
+FAR = 1e300  # the square of an error norm beyond which it says nothing of the next size
+RETREAT = 0.25  # after such a step
+
+where, absolute = OPS["where"], OPS["abs"]
+both, either, no = OPS["and"], OPS["or"], OPS["not"]
+lt, le, ge, gt, eq = (OPS[name] for name in ("lt", "le", "ge", "gt", "eq"))
+
+
+def advance_function(f, method, commits=True):
+    """One try of a step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), as a Function.
+
+    commits : select between the new state and the old one; else the loop takes what was accepted
+    """
+    step = step_function(f, method)
+    given = step.inputs
+    inputs = {
+        "now": input_node("now", (at.NOWS,), "float64"), "task": input_node("task", (at.TASKS,), "float64"),
+        **{name: given[name] for name in ("y", "p", "f0", "rtol", "atol")},
+        "rules": input_node("rules", (at.RULES,), "float64"),
+    }  # fmt: skip
+    with line_is(None):
+        now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
+        plan = _Plan(now, task, rules, method.adaptive)
+        found = step(now.t, plan.tried, *(inputs[name] for name in ("y", "p", "f0", "rtol", "atol")))
+        accepted = plan.accepted(found["error"])
+        then = _then(now, task, rules, plan, found["error"], accepted, method.adaptive)
+        y1, f1 = found["y1"], found["f1"]
+        if commits:
+            y1 = where(accepted, y1, inputs["y"])
+            f1 = where(accepted, f1, inputs["f0"]) if f1.size else f1
+    return Function("advance", inputs, {"then": then, "y1": y1, "f1": f1, "k": found["k"]})
+
+
+def control_function():
+    """What `advance` makes of a step's error, without the step: (now, task, rules, error) -> then."""
+    inputs = {"now": (at.NOWS,), "task": (at.TASKS,), "rules": (at.RULES,), "error": ()}
+    inputs = {name: input_node(name, shape, "float64") for name, shape in inputs.items()}
+    now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
+    plan = _Plan(now, task, rules, True)
+    then = _then(now, task, rules, plan, inputs["error"], plan.accepted(inputs["error"]), True)
+    return Function("control", inputs, {"then": then})
+
+
+class _Slots:
+    """The elements of a vector by name."""
+
+    def __init__(self, vector, names):
+        for place, name in names.items():
+            setattr(self, name, named(element(vector, place), name))
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
+
+_NAMES = {
+    "now": {at.T: "t", at.H: "h", at.LOG1: "log1", at.LOG2: "log2", at.RATIO1: "ratio1", at.RATIO2: "ratio2",
+            at.TIGHT: "tight", at.BROKEN: "broken", at.STEPS: "steps", at.REJECTED: "rejected"},
+    "task": {at.STOP: "stop", at.INNER: "inner", at.NEXT: "next_kept", at.WATCHED_STEPS: "watched", at.LIVE: "live"},
+    "rules": {at.DIRECTION: "direction", at.STRETCH: "stretch", at.MIN_STEP: "min_step", at.MAX_STEP: "max_step",
+              at.MAX_STEPS: "max_steps", at.SETPOINT: "setpoint", at.BETA1: "beta1", at.BETA2: "beta2",
+              at.BETA3: "beta3", at.ALPHA2: "alpha2", at.ALPHA3: "alpha3", at.LEAST: "least_log", at.MOST: "most_log",
+              at.INVERSE: "inverse", at.SAFETY: "safety"},
+}  # fmt: skip
+
+
+class _Plan:
+    """The size to try: the controller's within its bounds, or up to the stop where that is near.
+
+    ends : whether the step ends at the stop; stuck : whether no step can be taken
+    """
+
+    def __init__(self, now, task, rules, adaptive):
+        self.size = named(smaller(absolute(now.h), rules.max_step), "size")
+        left = named(task.stop - now.t, "left")
+        reached = (now.t + rules.stretch * rules.direction * self.size - task.stop) * rules.direction
+        self.ends = named(both(ge(reached, 0.0), le(absolute(left), rules.max_step)), "ends")
+        gap = RESOLUTION * larger(absolute(task.stop), absolute(left))
+        spared = both(gt(task.inner, 0.0), gt(absolute(left), gap))  # so that no stage sees beyond a discontinuity
+        last = where(spared, left - rules.direction * gap, left)
+        self.tried = named(where(self.ends, last, rules.direction * self.size), "tried")
+        still = either(le(self.size, RESOLUTION * absolute(now.t)), eq(self.size, 0.0))
+        if adaptive:
+            still = either(still, lt(self.size, rules.min_step))
+        self.stuck = named(both(still, no(self.ends)), "stuck")
+
+    def accepted(self, squared):
+        """Whether a step of this size whose error norm has this square is accepted."""
+        return named(both(le(squared, 1.0), no(self.stuck)), "accepted")
+
+
+def _then(now, task, rules, plan, squared, accepted, adaptive):
+    """The slots after the try."""
+    t = named(where(accepted, where(plan.ends, task.stop, now.t + plan.tried), now.t), "t1")
+    steps = now.steps + where(accepted, 1.0, 0.0)
+    rejected = now.rejected + where(either(accepted, plan.stuck), 0.0, 1.0)
+    due = le((task.next_kept - t) * rules.direction, 0.0)
+    looked_at = either(either(eq(t, task.stop), gt(task.watched, 0.0)), due)
+    attention = either(both(accepted, looked_at), either(plan.stuck, ge(steps + rejected, rules.max_steps)))
+    if adaptive:
+        control = _controlled(now, rules, plan, squared, accepted)
+    else:
+        attention = either(attention, no(accepted))
+        control = [now.h, now.log1, now.log2, now.ratio1, now.ratio2, now.tight, now.broken]
+    attention = both(gt(task.live, 0.0), attention)
+    flags = [where(flag, 1.0, 0.0) for flag in (accepted, plan.stuck, attention)]
+    parts = [t, *control, steps, rejected, plan.tried, *flags]
+    assert len(parts) == at.NOWS
+    return stack(parts, (at.NOWS,))
+
+
+def _controlled(now, rules, plan, squared, accepted):
+    """(h, log1, log2, ratio1, ratio2, tight, broken) after the try: a digital filter of the errors' logarithms.
+
+    After a rejected step the history stays, and the next accepted one may not grow; so it stays after a step cut
+    short by a stop, which says nothing about the next one, and after one cut short by max_step.
+    References: as for control.Controller
+    """
+    log_error = named(0.5 * rough_log2(squared), "log_error")
+    past = rules.setpoint - rules.beta2 * now.log1 - rules.beta3 * now.log2
+    past = past - (rules.alpha2 * now.ratio1 + rules.alpha3 * now.ratio2)
+    tight = gt(now.tight, 0.0)
+    free = smaller(rules.most_log, larger(rules.least_log, past - rules.beta1 * log_error))
+    log_factor = named(where(tight, smaller(free, 0.0), free), "log_factor")
+    factor = named(rough_exp2(log_factor), "factor")
+    grown = plan.tried * where(tight, smaller(factor, 1.0), factor)
+    finite = lt(squared, FAR)
+    shrunk = rough_exp2(larger(rules.least_log, rules.safety - rules.inverse * log_error))
+    again = plan.tried * where(finite, shrunk, RETREAT)
+    h = where(accepted, where(plan.ends, now.h, grown), again)
+    learns = both(both(accepted, no(plan.ends)), eq(plan.size, absolute(now.h)))
+    history = (
+        where(learns, larger(log_error, LEAST_LOG), now.log1), where(learns, now.log1, now.log2),
+        where(learns, log_factor, now.ratio1), where(learns, now.ratio1, now.ratio2),
+    )  # fmt: skip
+    return [h, *history, where(accepted, 0.0, 1.0), where(either(accepted, finite), 0.0, 1.0)]
+
+
+def smaller(a, b):
+    return where(lt(a, b), a, b)
+
+
+def larger(a, b):
+    return where(gt(a, b), a, b)
+
+
+def named(node, name):
+    """The node, named for readers of the generated code unless it has a name."""
+    if node.name is None:
+        node.name = name
+    return node
