@@ -1,8 +1,8 @@
 """Kernels as LLVM IR.
 
 One emitter serves every value type: with `lanes` above 1 each buffer holds vectors (one trajectory
-a lane) and every scalar becomes a vector; inside a `vector` loop the same statements run on several
-neighbouring elements at once.
+a lane), if the lanes do not share it, and every scalar that depends on one becomes a vector; inside a
+`vector` loop the same statements run on several neighbouring elements at once.
 """
 
 from __future__ import annotations
@@ -381,8 +381,8 @@ class _Emitter:
         text = self.raw(f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer")
         return Value(text, value.dtype, lanes)
 
-    def literal(self, value):
-        return Value(literal_text(value, self.kernel.dtype), self.kernel.dtype, 0)
+    def literal(self, value, dtype):
+        return Value(literal_text(value, dtype), dtype, 0)
 
     def widened(self, args):
         """The arguments in a common width: 1 only if all are scalars."""

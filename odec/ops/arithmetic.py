@@ -208,7 +208,7 @@ def _product_chain(times, x, n) -> Any:
 
 def _llvm_ipow(b, x, exponent):
     chain = _product_chain(lambda p, q: b.instruction("fmul", p, q), x, abs(exponent))
-    return chain if exponent > 0 else b.instruction("fdiv", b.literal(1.0), chain)
+    return chain if exponent > 0 else b.instruction("fdiv", b.literal(1.0, x.dtype), chain)
 
 
 def _taylor_ipow(node, series, k):
@@ -272,9 +272,9 @@ absolute = elementwise(
 
 
 def _llvm_sign(b, x):
-    one = b.intrinsic("copysign", b.literal(1.0), x)
-    rest = b.instruction("fadd", x, b.literal(0.0))  # 0 for both zeros, nan for nan
-    return b.select(b.compare("one", x, b.literal(0.0)), one, rest)
+    one = b.intrinsic("copysign", b.literal(1.0, x.dtype), x)
+    rest = b.instruction("fadd", x, b.literal(0.0, x.dtype))  # 0 for both zeros, nan for nan
+    return b.select(b.compare("one", x, b.literal(0.0, x.dtype)), one, rest)
 
 
 sign = elementwise(
@@ -300,7 +300,7 @@ ceil = elementwise(
 
 def _llvm_mod(b, x, y):
     """NumPy's remainder: the sign of y; C's fmod plus y where their signs differ."""
-    rest, zero_ = b.instruction("frem", x, y), b.literal(0.0)
+    rest, zero_ = b.instruction("frem", x, y), b.literal(0.0, x.dtype)
     wrong = b.logical("xor", b.compare("olt", rest, zero_), b.compare("olt", y, zero_))
     shifted = b.select(wrong, b.instruction("fadd", rest, y), rest)
     return b.select(b.compare("oeq", rest, zero_), b.intrinsic("copysign", zero_, y), shifted)

@@ -78,7 +78,7 @@ to_float = Op(
     dtype=lambda _, dtype: dtype, evaluate=lambda x, dtype: np.asarray(x, dtype), scalarise=lambda x, dtype: x,
     build=_build_to_float, jvp=zero, vjp=lambda node, g: (None,),
     taylor=zero, simplify=None, python="np.{dtype}({0})",
-    llvm=lambda b, x, dtype: b.cast(b.select(x, b.literal(1.0), b.literal(0.0)), dtype),
+    llvm=lambda b, x, dtype: b.cast(b.select(x, b.literal(1.0, dtype), b.literal(0.0, dtype)), dtype),
     reach=reach_of_elements, cost=every_element, lower=None,
     sympy=lambda sp, x, dtype: sp.Piecewise((1, x), (0, True)), domain=(REAL,),
 )  # fmt: skip

@@ -96,21 +96,21 @@ def _exp_minus_abs(b, x):
 
 
 def _llvm_sigmoid(b, x):
-    e, one = _exp_minus_abs(b, x), b.literal(1.0)
-    top = b.select(b.compare("oge", x, b.literal(0.0)), one, e)
+    e, one = _exp_minus_abs(b, x), b.literal(1.0, x.dtype)
+    top = b.select(b.compare("oge", x, b.literal(0.0, x.dtype)), one, e)
     return b.instruction("fdiv", top, b.instruction("fadd", one, e))
 
 
 def _llvm_softplus(b, x):
     tail = b.function("log1p", _exp_minus_abs(b, x))
-    return b.instruction("fadd", b.intrinsic("maximum", x, b.literal(0.0)), tail)
+    return b.instruction("fadd", b.intrinsic("maximum", x, b.literal(0.0, x.dtype)), tail)
 
 
 def _llvm_logaddexp(b, x, y):
     gap = b.instruction("fsub", x, y)
     top = b.intrinsic("maximum", x, y)
     summed = b.instruction("fadd", top, b.function("log1p", _exp_minus_abs(b, gap)))
-    return b.select(b.compare("oeq", x, y), b.instruction("fadd", x, b.literal(math.log(2))), summed)
+    return b.select(b.compare("oeq", x, y), b.instruction("fadd", x, b.literal(math.log(2), x.dtype)), summed)
 
 
 sigmoid = unary(

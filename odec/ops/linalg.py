@@ -74,7 +74,7 @@ def _scalar(x, *place):
 def eliminate(a, b):
     """Gaussian elimination with partial pivoting on rows of scalar nodes, in place; pivots are
     chosen by selection, so the code is straight-line. Returns the sign of the permutation as a node."""
-    n, sign = len(a), 1.0
+    n, sign = len(a), constant(1.0, a[0][0].dtype)
     for k in range(n):
         for r in range(k + 1, n):
             larger = gt(OPS["abs"](a[r][k]), OPS["abs"](a[k][k]))
