@@ -164,7 +164,7 @@ done:
 declare void @{p}{x}getrf(ptr, ptr, ptr, ptr, ptr, ptr) nounwind
 """
 
-ARGUMENTS = {"gemm": "iiiiibibibi", "gesv": "iibbb", "det": "ibbb"}  # arguments: integers and buffers
+ARGUMENTS = {"gemm": "iiiiibibibi", "gesv": "iibbb", "det": "ibbb"}  # integers and buffers
 INTEGERS = {"gemm": ("m", "n", "k", "lda", "ldb", "ldc"), "gesv": ("n", "m"), "det": ("n",)}
 
 

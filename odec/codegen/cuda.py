@@ -16,7 +16,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from odec.codegen import blas, cache, matrices
 from odec.codegen.compile import _lock
+from odec.codegen.numba_bridge import portable_ir
 from odec.errors import ArgumentError, CompileError
 
 TRIPLE = "nvptx64-nvidia-cuda"
@@ -38,10 +40,11 @@ class Resources:
     constant_bytes: int
 
 
-def ptx(texts, cc, entries):
+def ptx(texts, cc, entries, inline=False):
     """PTX of LLVM modules linked together, for GPUs of compute capability `cc` and later.
 
     texts : LLVM IR; entries : names of the functions that are kernels; nothing else is visible from outside
+    inline : put every function into the kernels, so that what is private to a thread can live in registers
 
     Raises
     ------
@@ -49,13 +52,14 @@ def ptx(texts, cc, entries):
     CompileError : the IR is refused, or libdevice is needed and not installed
     """
     name = architecture(cc)
+    texts = [*texts, *_matrix_routines(texts)]
     with _lock:
         llvm = _llvm()
         machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=name, opt=3)
-        module = _linked([_translated(text, entries) for text in texts], machine)
-        for function in module.functions:
-            if not function.is_declaration and function.name not in entries:
-                function.linkage = "internal"
+        module = _linked([_translated(text, entries) for text in texts], machine, inline)
+        for item in (*module.functions, *module.global_variables):
+            if not item.is_declaration and item.name not in entries:
+                item.linkage = "internal"
         options = llvm.create_pipeline_tuning_options(speed_level=3)
         options.loop_vectorization = options.loop_interleaving = options.slp_vectorization = False
         builder = llvm.create_pass_builder(machine, options)
@@ -112,13 +116,16 @@ def _remainder(found):
     return f"call {kind} @__nv_fmod{'' if kind == 'double' else 'f'}({kind} {x}, {kind} {y})"
 
 
-def _linked(texts, machine):
+def _linked(texts, machine, inline):
     """One module of several, with what they use of libdevice."""
     llvm, modules, layout = _llvm(), [], str(machine.target_data)
     try:
         for text in texts:
             module = llvm.parse_assembly(text)
             module.verify()
+            for function in module.functions if inline else ():
+                if not function.is_declaration:
+                    function.add_function_attribute("alwaysinline")
             modules.append(module)
     except RuntimeError as error:
         raise CompileError(f"generated LLVM IR was refused: {error}; this is a bug in odec.") from None
@@ -130,6 +137,43 @@ def _linked(texts, machine):
     for module in rest:
         first.link_in(module)
     return first
+
+
+# ---- what Numba translates
+
+
+@functools.cache
+def translated_by_numba(name, function, parameters, helpers):
+    """LLVM IR of a Python function of pointers and numbers, as `void @name(arguments)`.
+
+    Translated once an installation. parameters, helpers : as `numba_bridge.portable_ir` takes them
+    """
+    stamp = f"portable {name} {parameters} {cache.odec_fingerprint()}"
+    stored = cache.read(stamp)
+    if stored is not None:
+        return stored[1].decode()
+    text = portable_ir(f"{name}.numba", function, parameters, helpers)
+    kinds = ["i64" if kind == "int" else "ptr" for p in parameters for kind in ([p] if isinstance(p, str) else p[1:])]
+    arguments = ", ".join(f"{kind} %a{i}" for i, kind in enumerate(kinds))
+    text += f"""
+define void @{name}({arguments}) {{
+  %result = alloca i64
+  %raised = alloca ptr
+  %status = call i32 @{name}.numba(ptr %result, ptr %raised, {arguments})
+  ret void
+}}
+"""
+    cache.write(stamp, {}, text.encode())
+    return text
+
+
+def _matrix_routines(texts):
+    """LLVM IR of the matrix routines that modules only name."""
+    named = {found for text in texts for found in re.findall(r"@odec\.(\w+)\.(double|float)\(", text)}
+    for routine, number in sorted(named):
+        buffer = "float64*" if number == "double" else "float32*"
+        kinds = tuple("int" if kind == "i" else buffer for kind in blas.ARGUMENTS[routine])
+        yield translated_by_numba(f"odec.{routine}.{number}", getattr(matrices, routine), kinds, matrices.HELPERS)
 
 
 # ---- what NVIDIA's wheels, or a CUDA toolkit, bring
