@@ -8,10 +8,10 @@ import reprlib
 import numpy as np
 
 from odec.codegen.compile import CompiledKernel, assembly, optimised, program
-from odec.codegen.lower import LAYOUTS, lower
+from odec.codegen.lower import LAYOUTS, is_small, lower
 from odec.codegen.print_llvm import print_llvm
 from odec.codegen.print_python import print_python
-from odec.codegen.targets import CUDA, cpu_target
+from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
@@ -229,7 +229,8 @@ class System:
                 how = {"commits": lanes > 1} if kernel == "advance" else {}
                 return self.compiled(kernel, lanes=lanes, shared=shared, method=record, **how)
 
-            found = self._solvers[method] = Solver(self.compiled("rhs"), make, record, sizes, self.dtype)
+            lanes = best_lanes(self.dtype) if is_small(self.graph) else 1  # loops over arrays fill the vectors alone
+            found = self._solvers[method] = Solver(self.compiled("rhs"), make, record, sizes, self.dtype, lanes)
         return found
 
     def _fitting(self, method):

@@ -126,7 +126,8 @@ class Buffers:
 
     def place(self, name, array):
         """Let an argument of the loop be an array, which the caller keeps alive."""
-        self.arguments[PLACES[name]] = array if self.python else address(array)
+        where = array if self.python else address(array) if array.flags.writeable else array.ctypes.data
+        self.arguments[PLACES[name]] = where
 
     def _python_loop(self, lanes):
         loop, _ = loop_text(lanes)

@@ -28,10 +28,11 @@ class Solver:
     rhs : CompiledKernel, or a Python function of the same arguments with `python`
     make : (name, lanes, shared) -> the kernel "advance" or "dense" for so many members side by side, called when first
         needed; shared : names of the arguments in which they do not differ
+    lanes : members of an ensemble that suit the CPU side by side
     """
 
-    def __init__(self, rhs, make, method, sizes, dtype, python=False):
-        self.rhs, self.method, self.python = rhs, method, python
+    def __init__(self, rhs, make, method, sizes, dtype, lanes=1, python=False):
+        self.rhs, self.method, self.lanes, self.python = rhs, method, lanes, python
         self.n, self.m = sizes
         self.dtype = np.dtype(dtype)
         self._make, self._kernels = make, {}
@@ -83,7 +84,7 @@ class Solver:
                 kept.place(buffers)
                 status = at.RUNNING
             elif status == at.RUNNING:
-                pause = _next_pause(whole[at.ROUNDS] - before, time.perf_counter() - began)
+                pause = next_pause(whole[at.ROUNDS] - before, time.perf_counter() - began)
                 if self.method.adaptive:  # fixed steps are as long as the user says
                     reach.look_if_due(self._slopes(buffers), *self._place(buffers))
                 if problem.pause is not None:
@@ -139,5 +140,6 @@ def all_finite(vector):
     return math.isfinite(total) or bool(np.isfinite(vector).all())
 
 
-def _next_pause(steps, seconds):
+def next_pause(steps, seconds):
+    """How many steps the next stretch may take, after so many took so long."""
     return max(1, int(max(steps, 1) * min(16.0, PAUSE_SECONDS / max(seconds, 1e-6))))
