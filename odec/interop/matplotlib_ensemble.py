@@ -10,11 +10,13 @@ import numpy as np
 
 from odec.errors import ArgumentError
 from odec.interop.matplotlib import axes_of, columns_of, pyplot
+from odec.interop.on_host import on_host
 
 FEW = 20  # members below which the quantiles of the outer band are not known, and lines can be told apart
 MOST_LINES = 200  # members that are drawn one by one
 MOST_PANELS = 6  # components drawn where none are named
 MOST_BINS = 100
+ALL = slice(None)
 STYLES = {"std": ":", "min": "--", "max": "--", "sum": "-."}  # lines of reductions beside the mean
 ACROSS = {"end": 3}  # panels side by side; over time they stand on each other
 BANDS = (((0.25, 0.75), 0.35, "50 %"), ((0.05, 0.95), 0.2, "90 % of members"))  # quantiles, opacity, label
@@ -22,7 +24,7 @@ BANDS = (((0.25, 0.75), 0.35, "50 %"), ((0.05, 0.95), 0.2, "90 % of members"))  
 
 def plot_ensemble(solution, ax=None, kind="auto", components=None, options=None):
     """Draw an EnsembleSolution; see `EnsembleSolution.plot`."""
-    plt = pyplot()
+    plt, solution = pyplot(), on_host(solution)
     kind = _kind(solution, kind)
     columns, options = columns_of(solution, components), dict(options or {})
     there = len(columns)
@@ -244,7 +246,7 @@ def _band(drawing, times, low, high, colour, opacity, label):
 def _draw_fan(drawing):
     """The median and the bands that hold 50 and 90 of 100 members, at each time of those that got so far."""
     solution = drawing.solution
-    times, rows = shared_times(solution), solution.flat_rows[:, :, drawing.column]
+    times, rows = shared_times(solution), rows_of(drawing)
     colour = _line(drawing, times, quantiles(rows, [0.5])[0], label=drawing.name if drawing.together else "median")
     for shares, opacity, label in BANDS:
         low, high = quantiles(rows, shares)
@@ -261,33 +263,36 @@ def quantiles(rows, shares):
     return below + (place - low) * (above - below)
 
 
+def rows_of(drawing, members: Any = ALL):
+    """The rows (k, m) of the component, of members by place; computed where they are a dask array."""
+    return np.asarray(drawing.solution.flat_rows[members, :, drawing.column])
+
+
 def _draw_members(drawing):
     """A line for each member, evenly chosen of many; a cross where one failed."""
     solution, size = drawing.solution, len(drawing.solution)
     chosen = np.linspace(0, size - 1, min(size, MOST_LINES)).round().astype(int)
-    opacity = 0.2 + 0.6 * min(1.0, FEW / len(chosen))
+    times = solution.ts if solution.ts.ndim == 2 else np.broadcast_to(solution.ts, (size, len(solution.ts)))
+    times = times[chosen]
+    rows, opacity = rows_of(drawing, chosen), 0.2 + 0.6 * min(1.0, FEW / len(chosen))
     for k, i in enumerate(chosen):
-        times = solution.ts if solution.ts.ndim == 1 else solution.ts[i]
         how = {"alpha": opacity, "linewidth": 1, "label": drawing.name if drawing.together and k == 0 else None}
         if drawing.scale is not None:
             how["color"] = drawing.scale.colour(i)
-        _line(drawing, times, solution.flat_rows[i, :, drawing.column], **how)
-    _crosses(drawing, chosen[~solution.success[chosen]])
+        _line(drawing, times[k], rows[k], **how)
+    failed = ~solution.success[chosen]
+    _crosses(drawing.ax, times[failed], rows[failed])
 
 
-def _crosses(drawing, failed):
-    """Marks where members were last seen."""
-    solution, found = drawing.solution, []
-    for i in failed:
-        times, values = (
-            solution.ts if solution.ts.ndim == 1 else solution.ts[i],
-            solution.flat_rows[i, :, drawing.column],
-        )
-        reached = np.flatnonzero(~np.isnan(values))[-1:]
-        found.extend(zip(times[reached], values[reached]))
-    if found:
-        label = "failed" if "failed" not in drawing.ax.get_legend_handles_labels()[1] else None
-        drawing.ax.plot(*zip(*found), color="tab:red", marker="x", markersize=5, linestyle="none", label=label)
+def _crosses(ax, times, rows):
+    """Marks at the last numbers of rows (k, m) at times (k, m)."""
+    counts = np.count_nonzero(~np.isnan(rows), axis=1)
+    seen = np.flatnonzero(counts)
+    if seen.size:
+        last = counts[seen] - 1
+        label = "failed" if "failed" not in ax.get_legend_handles_labels()[1] else None
+        how = {"color": "tab:red", "marker": "x", "markersize": 5, "linestyle": "none", "label": label}
+        ax.plot(times[seen, last], rows[seen, last], **how)
 
 
 def _draw_reduced(drawing):

@@ -6,6 +6,7 @@ import numpy as np
 
 from odec.errors import Status
 from odec.graph.structure import structure_of
+from odec.interop.on_host import on_host
 from odec.interop.xarray import RESERVED, dimensions, dotted, free_name, plain, state_variables, xarray_module
 
 MEMBERS = "trajectory"
@@ -30,7 +31,7 @@ def to_dataset(solution):
     ------
     ImportError : xarray is not installed
     """
-    xarray = xarray_module()
+    xarray, solution = xarray_module(), on_host(solution)
     time = "t" if solution.ts.ndim == 1 else ROWS
     variables, coordinates = _variables(solution, time)
     coordinates |= {"t": ("t" if time == "t" else (MEMBERS, time), solution.ts)} | _endings(solution)

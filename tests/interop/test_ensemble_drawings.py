@@ -1,6 +1,7 @@
 """Drawings of ensembles: what they show, and what cannot be drawn."""
 
 import builtins
+import dataclasses
 import warnings
 
 import matplotlib
@@ -18,6 +19,7 @@ from odec.ensemble_solution import EnsembleSolution
 from odec.errors import ArgumentError, Status
 from odec.graph.structure import structure_of
 from odec.interop.matplotlib_ensemble import bins, quantiles
+from odec.interop.on_host import on_host
 
 TIMES = np.linspace(0.0, 1.0, 11)
 
@@ -282,3 +284,38 @@ def test_a_solved_ensemble_is_drawn_in_every_way(tmp_path):
         oscillator, (0.0, 1.0), np.array([1.0, 0.0]), (rates,), batched="rate", t_eval=TIMES, reduce=("mean", "std")
     )
     assert labels(reduced.plot()[0]) == ["one standard deviation", "mean"]
+
+
+def test_rows_on_a_cluster_are_computed_as_they_are_drawn():
+    da = pytest.importorskip("dask.array")
+    here = straight(30)
+    rows = da.from_array(here.flat_rows, chunks=(7, 11, 2))
+    for kind in ("fan", "members"):
+        there = dataclasses.replace(here, flat_rows=rows).plot(kind=kind)
+        for a, b in zip(here.plot(kind=kind), there, strict=True):
+            np.testing.assert_array_equal([l.get_ydata() for l in a.lines], [l.get_ydata() for l in b.lines])
+
+
+class OnDevice:
+    """An array that lies elsewhere, as those of Numba and CuPy do."""
+
+    __cuda_array_interface__ = {}
+
+    def __init__(self, array):
+        self.array = array
+
+    def copy_to_host(self):
+        return self.array
+
+
+def test_states_on_a_gpu_are_brought_here_with_nan_where_members_failed():
+    failed = straight(30, failed={3: 4, 7: 0})
+    t1 = failed.t1.copy()
+    t1[[3, 7]] = TIMES[3], -1.0
+    rows, ends = np.nan_to_num(failed.flat_rows, nan=9.0), np.nan_to_num(failed.flat_y1, nan=9.0)
+    for times in (TIMES, np.broadcast_to(TIMES, (30, 11))):
+        far = dataclasses.replace(failed, ts=times, t1=t1, flat_rows=OnDevice(rows), flat_y1=OnDevice(ends))
+        np.testing.assert_array_equal(on_host(far).flat_rows, failed.flat_rows)
+        np.testing.assert_array_equal(on_host(far).flat_y1, failed.flat_y1)
+        np.testing.assert_array_equal(far.plot()[0].lines[0].get_ydata(), failed.plot()[0].lines[0].get_ydata())
+    assert on_host(failed) is failed
