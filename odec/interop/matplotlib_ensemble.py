@@ -203,7 +203,7 @@ def _legend(panels, headline, new):
     if not new:
         ax.legend(handles, labels, title=headline, fontsize="small", title_fontsize="small")
         return
-    if len(panels) > 1 and not handles:
+    if len(panels) > 1 and ax.get_title(loc="right"):
         ax.figure.suptitle(headline, fontsize="medium")
         return
     ax.set_title(headline, loc="left", fontsize="medium")
