@@ -17,7 +17,7 @@ from odec.errors import ArgumentError, Status, nearest
 from odec.event import event_kernels, event_list
 from odec.integrate.batch import NONE_KEPT, Batch, Fired, Results
 from odec.integrate.control import controller_named
-from odec.integrate.ensemble import run_batch
+from odec.integrate.ensemble import prepare_batch, run_batch
 from odec.integrate.problem import Problem
 from odec.integrate.reductions import REDUCTIONS, Partial, combined
 from odec.progress import ensemble_bar
@@ -91,7 +91,7 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
         system, record, event_list(events), _reductions(name, reduce), target, threads, executor, bool(on_device),
         bool(gather),
     )  # fmt: skip
-    work.prepare(problem)
+    work.prepare(batch)
     compiled = time.perf_counter()
     found = work.run_finite(batch, bool(progress))
     seconds = {"compile_seconds": compiled - began, "solve_seconds": time.perf_counter() - compiled}
@@ -118,12 +118,12 @@ class Work:
     on_device: bool
     gather: bool
 
-    def prepare(self, problem):
+    def prepare(self, batch):
         """Compile what the members need, so that the time of their solves does not hold it."""
         if self.events:
-            problem.events = event_kernels(self.system, self.events)
+            batch.problem.events = event_kernels(self.system, self.events)
         if self.target == "cpu" and self.executor is None:
-            self.system.solver(self.record).prepare(problem)
+            prepare_batch(self.system.solver(self.record), batch)
 
     def run_finite(self, batch, progress):
         """The Results of a Batch; members whose state or parameters are not finite are not solved, and fail."""

@@ -50,7 +50,7 @@ def inputs_of(model, y0, params, batched):
     given, one, sizes = {}, {}, {}
     for name in names:
         if name == STATE or name in values:  # a parameter that is missing is refused where the model is bound
-            value, where = y0 if name == STATE else values[name], _where(name)
+            value, where = _rows_as_array(y0 if name == STATE else values[name]), _where(name)
             structure = structure_of(value, f"{model.name}: {where}")
             sizes |= _first_axes(model.name, where, structure)
             given[name] = np.asarray(value) if structure.is_array else value
@@ -78,8 +78,8 @@ def bound_inputs(model, inputs, dtype):
         dtype = dtype_of_state(inputs.given.get(STATE, inputs.y0))
     try:
         system, y, p = bound(model, inputs.y0, inputs.params, dtype)
-    except (ShapeError, TraceError) as error:
-        note = _shapes_of_a_member(inputs) if "shape" in str(error) else ""
+    except (ArgumentError, ShapeError, TraceError) as error:
+        note = _shapes_of_a_member(inputs) if "shape" in str(error) or "y0 has" in str(error) else ""
         raise type(error)(f"{error}{note}") from error
     for what, flat in (("y0", y), ("params", p)):
         if not all_finite(flat):
@@ -161,6 +161,20 @@ def _names(model, batched, parameters):
     return names
 
 
+def _rows_as_array(value):
+    """A list of numbers, or of lists of them, as an array: a structure of a million is looked through in seconds."""
+    if type(value) is list and (_are_numbers(value) or all(type(v) is list and _are_numbers(v) for v in value)):
+        try:
+            return np.array(value)
+        except (ValueError, OverflowError):
+            return value  # of different lengths, which is refused as such
+    return value
+
+
+def _are_numbers(values):
+    return set(map(type, values)) <= {float, int}
+
+
 def _where(name):
     return STATE if name == STATE else f"params[{name!r}]"
 
@@ -185,13 +199,24 @@ def _of_one_member(structure):
 
 
 def _shapes_of_a_member(inputs):
-    """Sentences that say what each member has of the batched inputs."""
-    notes = []
+    """Sentences that say what each member has of the batched inputs, and which others look as if they were batched."""
+    notes, size = [], next(iter(inputs.sizes.values()), 0)
     for name, value in inputs.given.items():
         given = structure_of(value, "")
         one = structure_of(_of_one_member(given), "")
         notes.append(f" {_where(name)} is batched: {given.describe()} gives each member {one.describe()}.")
+    for name, value in {STATE: inputs.y0, **inputs.params}.items():
+        if name not in inputs.given and _holds_members(value, size):
+            notes.append(
+                f" {_where(name)} is not batched, but holds {size:,} along its first axis too; if those are the "
+                "members, name it in batched."
+            )
     return "".join(notes)
+
+
+def _holds_members(value, size):
+    leaves = structure_of(value, "").leaves
+    return bool(leaves) and all(leaf.shape[:1] == (size,) for _, leaf in leaves)
 
 
 def _with_inputs(batch, system, inputs):

@@ -83,6 +83,14 @@ def test_values(given, kind, words):
     refused(kind, "lorenz", *words, **({"y0": MANY, "batched": ("y0", "rho")} | given))
 
 
+def test_inputs_that_look_batched_are_pointed_at():
+    rho = {"rho": np.ones(5)}
+    refused(ShapeError, "params['rho'] is not batched, but holds 5", y0=MANY, params=rho, batched="y0")
+    named = odec.dynamics(lorenz.function, state=("x", "v", "z"))
+    refused(ArgumentError, "y0 has 15", "y0 is not batched", model=named, y0=MANY, params=rho, batched="rho")
+    refused(ArgumentError, "y0 has 4", "gives each member shape (4,)", model=named, y0=np.ones((5, 4)), batched="y0")
+
+
 def test_arrays_of_a_structure_agree_on_the_number_of_members():
     a = {"k": np.zeros((4, 2, 2)), "c": np.ones(4)}
     y0 = {"u": np.ones((3, 2)), "w": np.ones(3)}
@@ -199,6 +207,7 @@ def test_stops_lie_within_the_span_of_every_member():
         ({"reduce": "median"}, ArgumentError, ("'median'", "mean, std, min, max, sum")),
         ({"reduce": ("mean", "meen")}, ArgumentError, ("'meen'", "did you mean 'mean'")),
         ({"reduce": 3}, ArgumentError, ("reduce has 3",)),
+        ({"reduce": np.ones(2)}, ArgumentError, ("reduce has",)),
         ({"target": "gpu"}, ArgumentError, ("'gpu'", "cpu, cuda")),
         ({"target": None}, ArgumentError, ("target None",)),
         ({"threads": 0}, ArgumentError, ("threads is 0", "positive integer")),
