@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 
 SECONDS, LEAST_SECONDS = 1.0, 0.05  # of work in a chunk, and in one of the last
-LEAST = 8  # members of a chunk, as many as a vector has lanes
+LEAST = {"cpu": 8, "cuda": 4096}  # members of a chunk: as many as a vector has lanes, as keep a GPU busy
 GROWTH = 8  # how many times the longest chunk that has ended another may be
 AHEAD = 2  # chunks that each worker has been given: the one that runs and the one that waits
 INPUT_BYTES, OUTPUT_BYTES = 8 << 20, 16 << 20  # of the arrays of a chunk
@@ -27,7 +27,7 @@ class Chunks:
     block : chunks start at multiples of it
     """
 
-    def __init__(self, size, most, block=1, least=LEAST):
+    def __init__(self, size, most, block=1, least=LEAST["cpu"]):
         self.size, self.most, self.block, self.least = size, most, block, least
         self._sent, self._longest = 0, 0
         self._paces = deque(maxlen=9)
@@ -76,7 +76,7 @@ class EvenChunks:
         """Nothing: their length is fixed."""
 
 
-def even_length(size, workers, pace, most, least=LEAST):
+def even_length(size, workers, pace, most, least=LEAST["cpu"]):
     """Members of each chunk of an ensemble of `size`: a second's work, at most a worker's share."""
     share = -(-size // (AHEAD * workers))
     return max(1, int(min(most, share, max(least, SECONDS / pace))))

@@ -42,7 +42,7 @@ def run_scattered(system, record, batch, events, reduce, executor, reached=None,
     check_executor(system.name, executor, gather)
     bare = replace(batch.problem, events=None, pause=None)
     job = Job(system, record, bare, tuple(reduce), target, threads or 1)
-    least = LEAST * job.threads
+    least = LEAST[target] * job.threads
     chunks = Chunks(batch.size, most_members(batch, bool(reduce)), batch.block if reduce else 1, least)
     if is_client(executor):
         from odec.interop.dask import ClientPool, left_on_cluster

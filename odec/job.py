@@ -90,20 +90,25 @@ class Ready:
 
     def __init__(self, job, problem):
         self.job, self.problem = job, problem
-        self._warm = False
+        self._warm, self._warming = False, threading.Lock()
 
     def solve(self, part):
         """(Results, seconds) of a part of the batch, which comes without its problem."""
         part = replace(part, problem=self.problem)
-        if not self._warm:  # one step of one member compiles what is needed, outside of the seconds
-            self._run(replace(part.part(0, 1), problem=replace(self.problem, max_steps=1)))
-            self._warm = True
+        with self._warming:
+            if not self._warm:  # one step of one member compiles what is needed, outside of the seconds
+                self._run(replace(part.part(0, 1), problem=replace(self.problem, max_steps=1)))
+                self._warm = True
         began = time.perf_counter()
         results = self._run(part)
         return results, time.perf_counter() - began
 
     def _run(self, batch):
         job = self.job
+        if job.target == "cuda":
+            from odec.integrate.ensemble_cuda import run_batch_cuda
+
+            return run_batch_cuda(job.system, job.record, batch, job.reduce, None, False)
         return run_batch(job.system.solver(job.record), batch, job.threads, job.reduce)
 
 

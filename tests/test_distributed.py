@@ -111,8 +111,8 @@ def test_costly_members_are_shared_among_all_workers():
     assert [plan.after(4) for _ in range(4)] == [(0, 3), (3, 6), (6, 9), (9, 10)]
     plan = Chunks(1000, 1 << 30)
     plan.after(4)
-    plan.ended(LEAST, 1e4)
-    assert plan.after(4) == (LEAST, 2 * LEAST)
+    plan.ended(8, 1e4)
+    assert plan.after(4) == (8, 16)
 
 
 @given(SIZES, LENGTHS)
@@ -129,7 +129,7 @@ def test_even_chunks_differ_in_the_last_only(size, length):
 def test_even_lengths_are_shares_of_a_second_at_most(size, workers, pace, most):
     length = even_length(size, workers, pace, most)
     assert 1 <= length <= min(most, -(-size // (AHEAD * workers)))
-    assert length <= max(LEAST, 1.0 / pace)
+    assert length <= max(LEAST["cpu"], 1.0 / pace)
 
 
 def test_chunks_of_large_members_are_small_enough_to_send():
