@@ -5,7 +5,8 @@ advance : (now, task, y, p, f0, rtol, atol, rules) -> then, y1, f1, k
     y1 (n,), f1, k (kept, n)                           as the step's; with `commits`, of a rejected step y and f0
 
 Many trajectories side by side run it in the lanes of vectors, so there is no branch in it: what depends on a
-condition is selected. It is straight-line code with the step, and the same code on every target.
+condition is selected. It is straight-line code with the step, and the same code on every target. Conditions that hold
+together are the least of several margins: a truth value for each lane costs more to join than a number.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
 FAR = 1e300  # the square of an error norm beyond which it says nothing of the next size
 RETREAT = 0.25  # after such a step
+FREE, HELD = 1e3, -7.4e-4  # the most that log2 of h_{n+1} / h_n may be: no bound; 0, less the error of rough_exp2
 
 where, absolute = OPS["where"], OPS["abs"]
-both, either, no = OPS["and"], OPS["or"], OPS["not"]
-lt, le, ge, gt, eq = (OPS[name] for name in ("lt", "le", "ge", "gt", "eq"))
+lt, le, ge, gt = (OPS[name] for name in ("lt", "le", "ge", "gt"))
 
 
 def advance_function(f, method, commits=True):
@@ -43,7 +44,7 @@ def advance_function(f, method, commits=True):
     }  # fmt: skip
     with line_is(None):
         now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
-        plan = _Plan(now, task, rules, method.adaptive)
+        plan = _Plan(now, task, rules)
         found = step(now.t, plan.tried, *(inputs[name] for name in ("y", "p", "f0", "rtol", "atol")))
         accepted = plan.accepted(found["error"])
         then = _then(now, task, rules, plan, found["error"], accepted, method.adaptive)
@@ -59,7 +60,7 @@ def control_function():
     inputs = {"now": (at.NOWS,), "task": (at.TASKS,), "rules": (at.RULES,), "error": ()}
     inputs = {name: input_node(name, shape, "float64") for name, shape in inputs.items()}
     now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
-    plan = _Plan(now, task, rules, True)
+    plan = _Plan(now, task, rules)
     then = _then(now, task, rules, plan, inputs["error"], plan.accepted(inputs["error"]), True)
     return Function("control", inputs, {"then": then})
 
@@ -77,9 +78,9 @@ class _Slots:
 
 _NAMES = {
     "now": {at.T: "t", at.H: "h", at.LOG1: "log1", at.LOG2: "log2", at.RATIO1: "ratio1", at.RATIO2: "ratio2",
-            at.TIGHT: "tight", at.BROKEN: "broken", at.STEPS: "steps", at.REJECTED: "rejected"},
-    "task": {at.STOP: "stop", at.INNER: "inner", at.NEXT: "next_kept", at.WATCHED_STEPS: "watched", at.LIVE: "live"},
-    "rules": {at.DIRECTION: "direction", at.STRETCH: "stretch", at.MIN_STEP: "min_step", at.MAX_STEP: "max_step",
+            at.MOST_GROWTH: "most_growth", at.STEPS: "steps", at.TRIES: "tries"},
+    "task": {at.STOP: "stop", at.SPARED: "spared", at.NEXT: "next_kept", at.LIVE: "live"},
+    "rules": {at.DIRECTION: "direction", at.STRETCH: "stretch", at.FLOOR: "floor", at.MAX_STEP: "max_step",
               at.MAX_STEPS: "max_steps", at.SETPOINT: "setpoint", at.BETA1: "beta1", at.BETA2: "beta2",
               at.BETA3: "beta3", at.ALPHA2: "alpha2", at.ALPHA3: "alpha3", at.LEAST: "least_log", at.MOST: "most_log",
               at.INVERSE: "inverse", at.SAFETY: "safety"},
@@ -92,47 +93,42 @@ class _Plan:
     ends : whether the step ends at the stop; stuck : whether no step can be taken
     """
 
-    def __init__(self, now, task, rules, adaptive):
+    def __init__(self, now, task, rules):
         self.size = named(smaller(absolute(now.h), rules.max_step), "size")
         left = named(task.stop - now.t, "left")
-        reached = (now.t + rules.stretch * rules.direction * self.size - task.stop) * rules.direction
-        self.ends = named(both(ge(reached, 0.0), le(absolute(left), rules.max_step)), "ends")
-        gap = RESOLUTION * larger(absolute(task.stop), absolute(left))
-        spared = both(gt(task.inner, 0.0), gt(absolute(left), gap))  # so that no stage sees beyond a discontinuity
-        last = where(spared, left - rules.direction * gap, left)
+        beyond = (now.t + rules.stretch * rules.direction * self.size - task.stop) * rules.direction
+        self.ends = named(ge(smaller(beyond, rules.max_step - absolute(left)), 0.0), "ends")
+        gap = task.spared * larger(absolute(task.stop), absolute(left))  # so that no stage sees beyond a discontinuity
+        last = where(gt(absolute(left), gap), left - rules.direction * gap, left)
         self.tried = named(where(self.ends, last, rules.direction * self.size), "tried")
-        still = either(le(self.size, RESOLUTION * absolute(now.t)), eq(self.size, 0.0))
-        if adaptive:
-            still = either(still, lt(self.size, rules.min_step))
-        self.stuck = named(both(still, no(self.ends)), "stuck")
+        least = larger(RESOLUTION * absolute(now.t), rules.floor)
+        self.stuck = named(le(where(self.ends, 1.0, self.size), where(self.ends, 0.0, least)), "stuck")
 
     def accepted(self, squared):
         """Whether a step of this size whose error norm has this square is accepted."""
-        return named(both(le(squared, 1.0), no(self.stuck)), "accepted")
+        return named(le(where(self.stuck, FAR, squared), 1.0), "accepted")
 
 
 def _then(now, task, rules, plan, squared, accepted, adaptive):
     """The slots after the try."""
     t = named(where(accepted, where(plan.ends, task.stop, now.t + plan.tried), now.t), "t1")
-    steps = now.steps + where(accepted, 1.0, 0.0)
-    rejected = now.rejected + where(either(accepted, plan.stuck), 0.0, 1.0)
-    due = le((task.next_kept - t) * rules.direction, 0.0)
-    looked_at = either(either(eq(t, task.stop), gt(task.watched, 0.0)), due)
-    attention = either(both(accepted, looked_at), either(plan.stuck, ge(steps + rejected, rules.max_steps)))
+    taken, stuck = where(accepted, 1.0, 0.0), where(plan.stuck, 1.0, 0.0)
+    steps, tries = now.steps + taken, now.tries + (1.0 - stuck)
+    ahead = smaller(task.next_kept * rules.direction, task.stop * rules.direction) - t * rules.direction
+    quiet = smaller(ahead, rules.max_steps - tries)  # the least margin of what asks for attention
+    quiet = quiet - FAR * stuck if adaptive else where(accepted, quiet, 0.0)
+    attention = where(le(quiet, 0.0), task.live, 0.0)
     if adaptive:
-        control = _controlled(now, rules, plan, squared, accepted)
+        control = _controlled(now, rules, plan, squared, accepted, taken)
     else:
-        attention = either(attention, no(accepted))
-        control = [now.h, now.log1, now.log2, now.ratio1, now.ratio2, now.tight, now.broken]
-    attention = both(gt(task.live, 0.0), attention)
-    flags = [where(flag, 1.0, 0.0) for flag in (accepted, plan.stuck, attention)]
-    parts = [t, *control, steps, rejected, plan.tried, *flags]
+        control = [now.h, now.log1, now.log2, now.ratio1, now.ratio2, now.most_growth, taken]
+    parts = [t, *control, steps, tries, plan.tried, taken, stuck, attention]
     assert len(parts) == at.NOWS
     return stack(parts, (at.NOWS,))
 
 
-def _controlled(now, rules, plan, squared, accepted):
-    """(h, log1, log2, ratio1, ratio2, tight, broken) after the try: a digital filter of the errors' logarithms.
+def _controlled(now, rules, plan, squared, accepted, taken):
+    """(h, log1, log2, ratio1, ratio2, most_growth, broken) after the try: a digital filter of the errors' logarithms.
 
     After a rejected step the history stays, and the next accepted one may not grow; so it stays after a step cut
     short by a stop, which says nothing about the next one, and after one cut short by max_step.
@@ -141,21 +137,20 @@ def _controlled(now, rules, plan, squared, accepted):
     log_error = named(0.5 * rough_log2(squared), "log_error")
     past = rules.setpoint - rules.beta2 * now.log1 - rules.beta3 * now.log2
     past = past - (rules.alpha2 * now.ratio1 + rules.alpha3 * now.ratio2)
-    tight = gt(now.tight, 0.0)
-    free = smaller(rules.most_log, larger(rules.least_log, past - rules.beta1 * log_error))
-    log_factor = named(where(tight, smaller(free, 0.0), free), "log_factor")
-    factor = named(rough_exp2(log_factor), "factor")
-    grown = plan.tried * where(tight, smaller(factor, 1.0), factor)
+    most = smaller(rules.most_log, now.most_growth)
+    filtered = smaller(most, larger(rules.least_log, past - rules.beta1 * log_error))
+    shrunk = larger(rules.least_log, rules.safety - rules.inverse * log_error)
+    log_factor = named(where(accepted, filtered, shrunk), "log_factor")
     finite = lt(squared, FAR)
-    shrunk = rough_exp2(larger(rules.least_log, rules.safety - rules.inverse * log_error))
-    again = plan.tried * where(finite, shrunk, RETREAT)
-    h = where(accepted, where(plan.ends, now.h, grown), again)
-    learns = both(both(accepted, no(plan.ends)), eq(plan.size, absolute(now.h)))
+    factor = named(where(finite, rough_exp2(log_factor), RETREAT), "factor")
+    ended = where(plan.ends, taken, 0.0)
+    h = where(gt(ended, 0.0), now.h, plan.tried * factor)
+    learns = le((absolute(now.h) - plan.size) + (ended + (1.0 - taken)), 0.0)
     history = (
         where(learns, larger(log_error, LEAST_LOG), now.log1), where(learns, now.log1, now.log2),
         where(learns, log_factor, now.ratio1), where(learns, now.ratio1, now.ratio2),
     )  # fmt: skip
-    return [h, *history, where(accepted, 0.0, 1.0), where(either(accepted, finite), 0.0, 1.0)]
+    return [h, *history, where(accepted, FREE, HELD), where(finite, 0.0, 1.0)]
 
 
 def smaller(a, b):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,7 @@ class Buffers:
             problem.min_step, problem.max_step, float(problem.max_steps),
         )  # fmt: skip
         rules[at.FIRST_STEP] = problem.first_step
+        rules[at.FLOOR] = math.nextafter(problem.min_step, 0.0) if method_is_adaptive else 0.0
         gains = problem.controller.gains(self.count[at.EXPONENT])
         self._numbers["rules"][at.GAINS : at.GAINS + len(gains)] = gains
         whole[at.STOPS], whole[at.DENSE] = len(stops), int(problem.dense)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from odec.codegen.machine import call_kernel, offset, take
 from odec.integrate import slots as at
+from odec.integrate.advance import FREE
 from odec.integrate.events import (
     MOST_CHATTER,
     NO_CUT,
@@ -41,7 +42,7 @@ from odec.integrate.start import first_size, is_finite, slope_at
 
 LANES = 1  # compiled.py makes the other numbers
 COPIES = False  # whether buffers keep their places, so that a compiler can keep them in registers: so on CUDA
-FAR_OFF = 1.7976931348623157e308  # a time that is never reached
+FAR_OFF = 1e300  # a time that is never reached
 
 
 class Kernels(NamedTuple):
@@ -225,7 +226,7 @@ def begin(kernels, events, rates, lanes, members, kept, whole, l, member, now, y
         copy(count[at.EVENTS] * at.WATCHED, members.watch, watch_of(lanes, count, l))
         first_sides(events, rates, direction, t, state, p, lanes.work, g_of(lanes, count, l),
                     watch_of(lanes, count, l), real, count)  # fmt: skip
-    now[at.T * LANES + l], now[at.H * LANES + l] = t, h
+    now[at.T * LANES + l], now[at.H * LANES + l], now[at.MOST_GROWTH * LANES + l] = t, h, FREE
     while count[at.NEXT_STOP] < whole[at.STOPS] and (members.stops[count[at.NEXT_STOP]] - t) * direction <= 0.0:
         count[at.NEXT_STOP] += 1
     set_task(lanes, members, whole, events, count, l)
@@ -263,7 +264,8 @@ def finish(lanes, kept, whole, count, l, status, t, tried, state, now):
     copy(n, state, offset(kept.y_end, member * n))
     tally = offset(kept.tally, member * at.TALLIES)
     tally[at.ENDED_AS], tally[at.EVALUATED], tally[at.DENSE_MADE] = status, count[at.NFEV], count[at.DENSE_CALLS]
-    tally[at.TOOK], tally[at.REFUSED] = int(now[at.STEPS * LANES + l]), int(now[at.REJECTED * LANES + l])
+    steps = int(now[at.STEPS * LANES + l])
+    tally[at.TOOK], tally[at.REFUSED] = steps, int(now[at.TRIES * LANES + l]) - steps
     offset(lanes.real, l * at.REALS)[at.LAST_TRIED] = tried
     count[at.STATUS] = status
     lanes.task[at.LIVE * LANES + l] = 0.0
@@ -296,8 +298,7 @@ def attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_
                     status = NON_FINITE
             elif whole[at.ADAPTIVE] == 0:
                 status = NON_FINITE
-            taken = then[at.STEPS * LANES + l] + then[at.REJECTED * LANES + l]
-            if status == RUNNING and taken >= lanes.rules[at.MAX_STEPS]:
+            if status == RUNNING and then[at.TRIES * LANES + l] >= lanes.rules[at.MAX_STEPS]:
                 status = STEP_LIMIT
             if status != RUNNING:
                 finish(lanes, kept, whole, count, l, status, then[at.T * LANES + l], tried, state, then)
@@ -305,8 +306,13 @@ def attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_
 
 def needs_polynomial(events, lanes, members, whole, count, l, then):
     """Whether something is kept or looked for within the step of a lane."""
-    due = (lanes.task[at.NEXT * LANES + l] - then[at.T * LANES + l]) * lanes.rules[at.DIRECTION] <= 0.0
-    return events is not None or whole[at.DENSE] == 1 or due
+    if events is not None or whole[at.DENSE] == 1:
+        return True
+    next_kept, evals = count[at.NEXT_EVAL], count[at.EVALS]
+    if next_kept >= evals:
+        return False
+    due = (times_of(members, whole, count)[next_kept] - then[at.T * LANES + l]) * lanes.rules[at.DIRECTION]
+    return due <= 0.0
 
 
 def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before, after, now, then, y_next, f1):
@@ -350,7 +356,7 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
         if count[at.CHATTER] >= MOST_CHATTER:
             status = CHATTERING
     moved, stop = cut != NO_CUT, lanes.task[at.STOP * LANES + l]  # then the slope is another one
-    if end_t == stop and lanes.task[at.INNER * LANES + l] == 0.0:
+    if end_t == stop and lanes.task[at.SPARED * LANES + l] == 0.0:
         status = SUCCESS if status == RUNNING else status
     elif end_t == stop:
         count[at.NEXT_STOP] += 1
@@ -361,7 +367,7 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
         for slot in range(at.LOG1, at.RATIO2 + 1):
             then[slot * LANES + l] = 0.0
     then[at.T * LANES + l] = end_t
-    lanes.task[at.NEXT * LANES + l] = next_time(members, whole, count, direction)
+    lanes.task[at.NEXT * LANES + l] = next_look(events, members, whole, count, direction)
     if cut != NO_CUT:
         put_row(n, after, l, y_next)
     if moved and count[at.CARRIED] > 0:
@@ -394,19 +400,19 @@ def keep_between(t, tried, t_new, end_t, before, after, poly, members, kept, who
 
 
 def set_task(lanes, members, whole, events, count, l):
-    """What a lane is to do next: the stop ahead, the next time to keep."""
+    """What a lane is to do next: the stop ahead, the next time to look at a step."""
     direction = lanes.rules[at.DIRECTION]
-    stop, inner = members.ends[count[at.MEMBER] * whole[at.OWN_END]], 0.0
+    stop, spared = members.ends[count[at.MEMBER] * whole[at.OWN_END]], 0.0
     if count[at.NEXT_STOP] < whole[at.STOPS] and (stop - members.stops[count[at.NEXT_STOP]]) * direction > 0.0:
-        stop, inner = members.stops[count[at.NEXT_STOP]], 1.0
-    lanes.task[at.STOP * LANES + l], lanes.task[at.INNER * LANES + l] = stop, inner
-    lanes.task[at.NEXT * LANES + l] = next_time(members, whole, count, direction)
-    watched = events is not None or whole[at.DENSE] == 1 or count[at.EVALS] == at.EVERY_STEP
-    lanes.task[at.WATCHED_STEPS * LANES + l] = 1.0 if watched else 0.0
+        stop, spared = members.stops[count[at.NEXT_STOP]], RESOLUTION
+    lanes.task[at.STOP * LANES + l], lanes.task[at.SPARED * LANES + l] = stop, spared
+    lanes.task[at.NEXT * LANES + l] = next_look(events, members, whole, count, direction)
 
 
-def next_time(members, whole, count, direction):
-    """The next time to keep of a lane's member."""
+def next_look(events, members, whole, count, direction):
+    """The next time to keep of a lane's member; the far past where each accepted step is looked at."""
+    if events is not None or whole[at.DENSE] == 1 or count[at.EVALS] == at.EVERY_STEP:
+        return -direction * FAR_OFF
     if count[at.NEXT_EVAL] < count[at.EVALS]:
         return times_of(members, whole, count)[count[at.NEXT_EVAL]]
     return direction * FAR_OFF

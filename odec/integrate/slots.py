@@ -5,21 +5,21 @@ from __future__ import annotations
 # now, then: float64, what a step changes of a lane; a row for each slot, in it a number for each lane.
 # The last four are what a step says of itself.
 (
-    T, H, LOG1, LOG2, RATIO1, RATIO2, TIGHT, BROKEN, STEPS, REJECTED, TRIED, ACCEPTED, STUCK, ATTENTION,
+    T, H, LOG1, LOG2, RATIO1, RATIO2, MOST_GROWTH, BROKEN, STEPS, TRIES, TRIED, ACCEPTED, STUCK, ATTENTION,
 ) = range(14)  # fmt: skip
 NOWS = 14
 
-# task: float64, what a lane is to do, likewise: its next stop, whether more stops follow, its next time to keep,
-# whether each accepted step is looked at, whether there is a member in it
-STOP, INNER, NEXT, WATCHED_STEPS, LIVE = range(5)
-TASKS = 5
+# task: float64, what a lane is to do, likewise: its next stop, how much of it is spared where more stops follow, else
+# 0, its next time to look at a step, 1 where there is a member in it, else 0
+STOP, SPARED, NEXT, LIVE = range(4)
+TASKS = 4
 
 # rules: float64, what all lanes share
 (
     DIRECTION, STRETCH, MIN_STEP, MAX_STEP, MAX_STEPS, SETPOINT, BETA1, BETA2, BETA3, ALPHA2, ALPHA3, LEAST, MOST,
-    INVERSE, SAFETY, FIRST_STEP,
-) = range(16)  # fmt: skip
-RULES = 16
+    INVERSE, SAFETY, FIRST_STEP, FLOOR,
+) = range(17)  # fmt: skip
+RULES = 17
 GAINS = SETPOINT  # the first of the controller's numbers, in the order of Controller.gains
 
 # real: float64, of one lane

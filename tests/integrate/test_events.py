@@ -142,7 +142,7 @@ def test_pauses_and_small_rooms_change_no_bit(monkeypatch, t_eval, dense):
     monkeypatch.setattr(runs, "FIRST_PAUSE", 1)
     monkeypatch.setattr(kept, "FIRST_ROOM", 1)
     monkeypatch.setattr(kept, "DOUBLED", 0)
-    monkeypatch.setattr(runs, "_next_pause", lambda steps, seconds: 1)
+    monkeypatch.setattr(runs, "next_pause", lambda steps, seconds: 1)
     pieces = solve(compiled(BALL, WATCHED), (0.0, 6.0), [1.0, 0.0], [9.81, 0.9], **how)
     assert (whole.steps, whole.rejected, whole.nfev) == (pieces.steps, pieces.rejected, pieces.nfev)
     for name in ("ts", "ys", "y", "fired_t", "fired_e", "fired_y"):

@@ -146,7 +146,7 @@ def test_pauses_and_small_chunks_change_no_bit(monkeypatch, t_eval):
     monkeypatch.setattr(runs, "FIRST_PAUSE", 1)
     monkeypatch.setattr(kept, "FIRST_ROOM", 1)
     monkeypatch.setattr(kept, "DOUBLED", 0)
-    monkeypatch.setattr(runs, "_next_pause", lambda steps, seconds: 1)
+    monkeypatch.setattr(runs, "next_pause", lambda steps, seconds: 1)
     pieces = run(compiled(LOTKA), (0.0, 5.0), [1.0, 1.0], [1.5, 1.0], t_eval=t_eval)
     assert (whole.steps, whole.rejected, whole.nfev) == (pieces.steps, pieces.rejected, pieces.nfev)
     assert whole.ts.tobytes() == pieces.ts.tobytes() and whole.ys.tobytes() == pieces.ys.tobytes()
