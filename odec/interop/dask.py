@@ -77,10 +77,12 @@ class ClientPool:
                 f"{self.name}: Dask gave up a chunk {so_far}, for too many workers died while they ran it; see the "
                 "workers' logs, and give them more memory if it was short."
             )
-        if self._closed or isinstance(error, CancelledError):
+        if self._closed:
             return SolveError(
-                f"{self.name}: Dask cancelled the ensemble {so_far} ({error}); keep the client open until it returns."
+                f"{self.name}: the Dask client was closed {so_far}; keep it open until the ensemble returns."
             )
+        if isinstance(error, CancelledError):
+            return SolveError(f"{self.name}: Dask cancelled the ensemble {so_far}; solve it again. Its reason: {error}")
         if isinstance(error, ModuleNotFoundError) and error.name == "odec":
             return OdecError(f"{self.name}: the Dask workers have no odec; install the version that this process has.")
         return error
