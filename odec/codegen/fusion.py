@@ -30,7 +30,9 @@ def is_leaf(node):
 
 
 class _Counter:
-    """Stands in for the LLVM emitter: counts what an elementwise op emits."""
+    """Stands in for the LLVM emitter and for its values: counts what an elementwise op emits."""
+
+    dtype = None
 
     def __init__(self):
         self.cost, self.calls_function = 0, False
@@ -67,10 +69,13 @@ class _Counter:
     def number(self, i):
         return self.instruction("sitofp")
 
-    def literal(self, value):
+    def literal(self, value, dtype):
         return self
 
-    double = bits = from_bits = literal
+    def double(self, value):
+        return self
+
+    bits = from_bits = double
 
 
 @functools.cache
