@@ -46,6 +46,26 @@ def test_unflatten_reverses_flatten(value):
     assert same(value, structure.unflatten(flat))
 
 
+@given(value=VALUES, size=st.integers(1, 3))
+def test_members_are_flattened_as_one_is(value, size):
+    structure = structure_of(value, "value")
+    rows = np.arange(size * structure.size, dtype=float).reshape(size, -1)
+    members = structure.unflatten(rows, (size,))
+    np.testing.assert_array_equal(structure.flatten_members(members, "members", float, size), rows)
+    for row in rows:
+        np.testing.assert_array_equal(structure.flatten(structure.unflatten(row), "member"), row)
+
+
+@given(a=VALUES, b=VALUES)
+def test_a_part_is_the_structure_of_a_child(a, b):
+    whole = structure_of({"a": a, "b": b}, "value")
+    flat = whole.flatten({"a": a, "b": b}, "value")
+    for key, value in (("a", a), ("b", b)):
+        part, place = whole.part(key)
+        assert part == structure_of(value, "value")
+        np.testing.assert_array_equal(part.flatten(value, "value"), flat[place])
+
+
 @given(VALUES)
 def test_leaves_tile_the_flat_vector(value):
     structure = structure_of(value, "value")

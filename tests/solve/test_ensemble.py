@@ -121,6 +121,7 @@ def test_shapes_of_an_ensemble_with_shared_times():
     ens = odec.solve_ensemble(lorenz, (0.0, 1.0), Y0, {"rho": RHO}, batched="rho", t_eval=times)
     assert ens.ts.shape == (5,) and ens.ys.shape == (7, 5, 3) and ens.y1.shape == (7, 3) and ens.t1.shape == (7,)
     assert ens.status.shape == (7,) and ens.success.all() and ens.steps.sum() == ens.stats["steps"]
+    assert 0.0 < ens.stats["lane_use"] <= 1.0 and ens.stats["nfev"] > ens.stats["steps"]
     np.testing.assert_array_equal(ens.y1, ens.ys[:, -1])
     assert ens.names == ("x", "v", "z") and ens.t_span == (0.0, 1.0)
     np.testing.assert_array_equal(ens.batched["rho"], RHO)
