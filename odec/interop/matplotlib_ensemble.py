@@ -337,7 +337,7 @@ def bins(values):
         return np.linspace(middle - half, middle + half, 22)
     spread = np.subtract(*np.quantile(values, [0.75, 0.25]))
     width = 2 * spread / len(values) ** (1 / 3)  # the rule of Freedman and Diaconis
-    count = math.ceil((high - low) / width) if width > 0 else MOST_BINS
+    count = math.ceil((high - low) / width) if width * MOST_BINS > high - low else MOST_BINS
     return np.linspace(low, high, min(max(count, math.ceil(math.log2(len(values)) + 1)), MOST_BINS) + 1)
 
 

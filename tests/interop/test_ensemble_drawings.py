@@ -7,7 +7,7 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -72,6 +72,7 @@ def test_quantiles_are_of_the_members_that_got_so_far():
 
 
 @given(hnp.arrays(float, st.integers(1, 50), elements=st.floats(-1e9, 1e9)))
+@example(np.array([1e-301, 1.0, 2e7, *[0.0] * 6]))
 def test_bins_hold_all_values_and_can_be_seen(values):
     edges = bins(values)
     assert 2 <= len(edges) <= 101 and (np.diff(edges) > 0).all()
