@@ -127,8 +127,10 @@ class Buffers:
 
     def place(self, name, array):
         """Let an argument of the loop be an array, which the caller keeps alive."""
-        where = array if self.python else address(array) if array.flags.writeable else array.ctypes.data
-        self.arguments[PLACES[name]] = where
+        if self.python:
+            self.arguments[PLACES[name]] = array.reshape(-1)
+        else:
+            self.arguments[PLACES[name]] = address(array) if array.flags.writeable else array.ctypes.data
 
     def _python_loop(self, lanes):
         loop, _ = loop_text(lanes)
