@@ -159,6 +159,7 @@ def test_spawned_processes_give_the_results_of_one_process(spawned):
     assert_same(scattered(spawned, batch_of(events=EVENTS), EVENTS), expected)
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot fork here")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_forked_processes_give_the_results_of_one_process():
     expected = local(batch_of(events=EVENTS))

@@ -178,8 +178,9 @@ def test_members_that_are_not_finite_cannot_be_left_on_the_cluster(client):
 
 
 def test_ends_are_gathered_where_no_rows_are_kept(client):
+    expected = local(batch_of(20, rows=0))
     found = scattered(client, batch_of(20, rows=0), gather=False)
-    assert_same(found, local(batch_of(20, rows=0)))
+    assert_same(found, expected)
 
 
 def test_a_large_model_is_sent_without_a_warning(client, monkeypatch):
