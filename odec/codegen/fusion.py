@@ -66,9 +66,6 @@ class _Counter:
     def integers(self, opcode, i, number):
         return self.instruction(opcode)
 
-    def number(self, i):
-        return self.instruction("sitofp")
-
     def literal(self, value, dtype):
         return self
 

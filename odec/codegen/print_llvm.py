@@ -441,11 +441,6 @@ class _Emitter:
         right = number if i.lanes == 1 else f"splat (i64 {number})"
         return Value(self.raw(f"{opcode} {kind} {i.text}, {right}"), "int64", i.lanes)
 
-    def number(self, i):
-        """An integer as a double."""
-        text = self.raw(f"sitofp {type_text('int64', i.lanes)} {i.text} to {type_text('float64', i.lanes)}")
-        return Value(text, "float64", i.lanes)
-
     def intrinsic(self, name, *args):
         if name == "pow":
             return self.function(name, *args)  # as an intrinsic it has no vector form

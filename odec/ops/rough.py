@@ -11,8 +11,11 @@ import numpy as np
 from odec.errors import MissingRuleError
 from odec.ops.families import REAL, elementwise
 
-ONE_BITS = 4607182418800017408 - 193654783976931  # bits of 1.0, less 0.043 * 2^52 to centre the line
-UNIT = 2.220446049250313e-16  # 2^-52
+# A double whose low bits hold the high half of x's bits is 2^52 more than that half; less the half that 1.0 has, and
+# 0.043 * 2^20 to centre the line. Vectors have no conversion of 64-bit integers on most CPUs.
+MAGIC_BITS = 4841369599423283200  # of 2^52
+MAGIC = 4503599627370496.0 + 1072693248.0 - 45088.0
+UNIT = 9.5367431640625e-07  # 2^-20
 ROUNDER = 6755399441055744.0  # 1.5 * 2^52: a sum with it holds the nearest integer in its low bits
 ROUNDER_BITS = 4843621399236968448
 C0, C1, C2 = 1.0005137, 0.70339652, 0.23783042  # of the parabola, least squares over half an octave on each side
@@ -20,7 +23,8 @@ C0, C1, C2 = 1.0005137, 0.70339652, 0.23783042  # of the parabola, least squares
 
 def np_rough_log2(x):
     """log2 of non-negative finite numbers, to 0.044; about -1023 for 0."""
-    return (np.asarray(x, np.float64).view(np.int64) - ONE_BITS) * UNIT
+    high = np.asarray(x, np.float64).view(np.uint64) >> np.uint64(32)
+    return ((high | np.uint64(MAGIC_BITS)).view(np.float64) - MAGIC) * UNIT
 
 
 def np_rough_exp2(x):
@@ -33,8 +37,8 @@ def np_rough_exp2(x):
 
 
 def _emit_log2(b, x):
-    shifted = b.integers("sub", b.bits(x), ONE_BITS)
-    return b.instruction("fmul", b.number(shifted), b.double(UNIT))
+    high = b.integers("or", b.integers("lshr", b.bits(x), 32), MAGIC_BITS)
+    return b.instruction("fmul", b.instruction("fsub", b.from_bits(high), b.double(MAGIC)), b.double(UNIT))
 
 
 def _emit_exp2(b, x):
