@@ -22,7 +22,6 @@ TYPES = {"float64": "double", "float32": "float", "bool": "i1", "int32": "i32", 
 BITS = {"float64": "f64", "float32": "f32"}
 BYTES = {**targets.BYTES, "int32": 4}
 NONE: frozenset = frozenset()
-LAPACK = ("gesv", "det")
 PURE = "nounwind willreturn memory(none)"
 
 
@@ -55,16 +54,6 @@ def print_llvm(kernels, target, lanes=1, shared=()):
     for kernel, narrow in zip(kernels, own, strict=True):
         module.define(kernel, narrow)
     return module.text()
-
-
-def allows_lanes(kernels):
-    """Whether kernels can be printed for several lanes: LAPACK, which larger linear systems need, takes one."""
-    return all(allows_lanes(k.callees) and not _calls(k.body, LAPACK) for k in kernels)
-
-
-def _calls(body, functions):
-    return any(s.function in functions if isinstance(s, Call) else isinstance(s, Loop) and _calls(s.body, functions)
-               for s in body)  # fmt: skip
 
 
 class _Module:
@@ -521,4 +510,4 @@ class _Emitter:
         return Value(text, dtype, lanes)
 
 
-__all__ = ["TYPES", "allows_lanes", "print_llvm"]
+__all__ = ["TYPES", "print_llvm"]
