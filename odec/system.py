@@ -225,8 +225,8 @@ class System:
             record = self._fitting(method)
             sizes = self.y_structure.size, self.p_structure.size
 
-            def make(kernel, lanes, shared):
-                how = {"commits": lanes > 1} if kernel == "advance" else {}
+            def make(kernel, lanes, shared, keeps):
+                how = {"commits": lanes > 1, "keeps": keeps} if kernel == "advance" else {}
                 return self.compiled(kernel, lanes=lanes, shared=shared, method=record, **how)
 
             lanes = best_lanes(self.dtype) if is_small(self.graph) else 1  # loops over arrays fill the vectors alone
@@ -394,8 +394,8 @@ def _step_function(system, method="auto"):
     return step_function(system.graph, system._fitting(method))
 
 
-def _advance_function(system, method="auto", commits=True):
-    return advance_function(system.graph, system._fitting(method), commits)
+def _advance_function(system, method="auto", commits=True, keeps=True):
+    return advance_function(system.graph, system._fitting(method), commits, keeps)
 
 
 def _dense_function(system, method="auto"):

@@ -18,6 +18,7 @@ from odec.integrate import slots as at
 from odec.integrate.slots import RESOLUTION
 from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.structure import element, stack
+from odec.steppers.hermite import stacked
 from odec.steppers.step import step_function
 
 LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
@@ -30,10 +31,11 @@ where, absolute = OPS["where"], OPS["abs"]
 lt, le, ge, gt = (OPS[name] for name in ("lt", "le", "ge", "gt"))
 
 
-def advance_function(f, method, commits=True):
+def advance_function(f, method, commits=True, keeps=True):
     """One try of a step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), as a Function.
 
     commits : select between the new state and the old one; else the loop takes what was accepted
+    keeps : write the stages that the dense output needs; else k has no elements
     """
     step = step_function(f, method)
     given = step.inputs
@@ -52,7 +54,8 @@ def advance_function(f, method, commits=True):
         if commits:
             y1 = where(accepted, y1, inputs["y"])
             f1 = where(accepted, f1, inputs["f0"]) if f1.size else f1
-    return Function("advance", inputs, {"then": then, "y1": y1, "f1": f1, "k": found["k"]})
+        k = found["k"] if keeps else stacked([], inputs["y"])
+    return Function("advance", inputs, {"then": then, "y1": y1, "f1": f1, "k": k})
 
 
 def control_function():

@@ -32,8 +32,9 @@ class Buffers:
         method, n, m, n_events = solver.method, solver.n, solver.m, len(events.resets) if events else 0
         slope, adaptive = n if method.carries_slope else 0, method.adaptive
         shared = ("rtol", "atol", "rules", *(() if own_p else ("p",)))
-        wide = solver.kernel("advance", lanes, shared), solver.kernel("dense", lanes, shared) if interpolates else None
-        kernels = wide[0], solver.rhs, wide[1], events and events.values, events and events.rates
+        advance = solver.kernel("advance", lanes, shared, interpolates)
+        dense = solver.kernel("dense", lanes, shared) if interpolates else None
+        kernels = advance, solver.rhs, dense, events and events.values, events and events.rates
         resets = list(events.resets) if events else []
         work = 0 if self.python else max(k.work_size for k in (*kernels, *resets) if k is not None)
         row, p_wide = (n if lanes > 1 else 0), m * lanes if own_p and lanes > 1 else 0

@@ -26,8 +26,8 @@ class Solver:
     """The loop for one system and one method: compiled kernels and buffers to run them on.
 
     rhs : CompiledKernel, or a Python function of the same arguments with `python`
-    make : (name, lanes, shared) -> the kernel "advance" or "dense" for so many members side by side, called when first
-        needed; shared : names of the arguments in which they do not differ
+    make : (name, lanes, shared, keeps) -> the kernel "advance" or "dense" for so many members side by side, called when
+        first needed; shared : names of the arguments in which they do not differ; keeps : as advance.py says
     lanes : members of an ensemble that suit the CPU side by side
     """
 
@@ -38,9 +38,9 @@ class Solver:
         self._make, self._kernels = make, {}
         self._free: dict[bool, list[Buffers]] = {False: [], True: []}  # runs at the same time take different ones
 
-    def kernel(self, name, lanes=1, shared=()):
-        """A kernel of the method."""
-        key = (name, lanes, shared if lanes > 1 else ())
+    def kernel(self, name, lanes=1, shared=(), keeps=True):
+        """A kernel of the method; one member by itself always keeps its stages, so that there is one kernel for it."""
+        key = (name, lanes, shared if lanes > 1 else (), keeps or lanes == 1)
         found = self._kernels.get(key)
         if found is None:
             found = self._kernels[key] = self._make(*key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from odec.codegen.machine import call_kernel, offset
 from odec.integrate import slots as at
 from odec.integrate.slots import LARGEST, RESOLUTION
@@ -31,28 +33,25 @@ def first_size(rhs, t, t_end, y, y_next, trial, slope, p, rtol, atol, rules, wor
     if rules[at.FIRST_STEP] != 0.0:
         return direction * rules[at.FIRST_STEP]
     span = abs(t_end - t)
-    d0, d1 = _scaled_norm(n, y, y, rtol, atol), _scaled_norm(n, slope, y, rtol, atol)
-    usable = 1e-5 <= d0 < 1e300 and 1e-5 <= d1 < 1e300  # else too near zero, or the norm overflows
+    size, speed = 0.0, 0.0  # squares of the norms of state and slope in tolerances, |v|² = mean (v_i / scale_i)²
+    for i in range(n):
+        scale = 1.0 / (atol[i] + rtol[i] * abs(y[i]))
+        size += (y[i] * scale) ** 2
+        speed += (slope[i] * scale) ** 2
+    size, speed = size / n, speed / n
+    usable = 1e-10 <= size < LARGEST and 1e-10 <= speed < LARGEST  # else too near zero, or a norm overflows
     least = 16.0 * RESOLUTION * abs(t)  # a step that moves t
-    guess = min(max(0.01 * d0 / d1 if usable else 1e-6, least), span, most)
+    guess = min(max(0.01 * math.sqrt(size / speed) if usable else 1e-6, least), span, most)
     for i in range(n):
         y_next[i] = y[i] + direction * guess * slope[i]
     slope_at(rhs, t + direction * guess, y_next, p, trial, work, real, count)
+    bend = 0.0
     for i in range(n):
-        trial[i] -= slope[i]
-    d2 = _scaled_norm(n, trial, y, rtol, atol) / guess
-    if not (d1 < 1e308 and d2 < 1e308):  # too far to say: start small and let the error decide
+        bend += ((trial[i] - slope[i]) / (atol[i] + rtol[i] * abs(y[i]))) ** 2
+    bend /= n * guess * guess
+    if not (speed <= LARGEST and bend <= LARGEST):  # too far to say: start small and let the error decide
         return direction * max(guess * 1e-3, min(least, guess))
-    steepest = max(d1, d2)
-    refined = max(1e-6, guess * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / count[at.EXPONENT])
-    size = max(min(100.0 * guess, max(refined, least)), rules[at.MIN_STEP])
-    return direction * min(size, span, most)
-
-
-def _scaled_norm(n, v, y, rtol, atol):
-    """Root of the mean of (v_i / (atol_i + rtol_i |y_i|))²."""
-    total = 0.0
-    for i in range(n):
-        ratio = v[i] / (atol[i] + rtol[i] * abs(y[i]))
-        total += ratio * ratio
-    return (total / n) ** 0.5
+    steepest = max(speed, bend)
+    refined = max(1e-6, guess * 1e-3) if steepest <= 1e-30 else (1e-4 / steepest) ** (0.5 / count[at.EXPONENT])
+    h = max(min(100.0 * guess, max(refined, least)), rules[at.MIN_STEP])
+    return direction * min(h, span, most)

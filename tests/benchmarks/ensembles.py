@@ -31,7 +31,7 @@ from odec.integrate.problem import NO_TIMES, Problem
 
 TOLERANCE = 1e-8
 TOLERANCES = (1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13)
-METHODS = ("tsit5", "dopri5", "vern7", "dop853")
+METHODS = ("tsit5", "dopri5", "vern7", "vern8", "dop853")
 LORENZ_GOALS = {"heyoka, 4 lanes, 1e-8": 3, "heyoka, 4 lanes, epsilon": 3, "numbalsoda": 7, "diffrax": 25}
 SIGMA, BETA = 10.0, 8 / 3
 
