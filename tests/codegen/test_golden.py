@@ -58,6 +58,7 @@ CASES = [
     ("lorenz", "taylor", "scalar", {"order": 3}),
     ("lorenz", "step", "scalar", {"method": "dopri5"}),
     ("lorenz", "dense", "scalar", {"method": "bs3"}),
+    ("lorenz", "advance", "scalar", {"method": "bs3"}),
     ("pendulum", "rhs", "scalar", {}),
     ("pendulum", "vjp", "scalar", {}),
     ("heat", "rhs", "array", {}),
@@ -73,6 +74,8 @@ def test_generated_text_is_as_reviewed(model, kernel, layout, how, request):
         f"{model}_{kernel}.py.txt": "\n\n".join(map(print_python, kernels)),
         f"{model}_{kernel}.ll.txt": print_llvm(kernels, TARGET),
     }
+    if kernel == "advance":
+        texts[f"{model}_{kernel}_in_lanes.ll.txt"] = print_llvm(kernels, TARGET, 4, ("rtol", "atol", "rules", "p"))
     for name, text in texts.items():
         path = GOLDEN / name
         if request.config.getoption("--update-golden"):
