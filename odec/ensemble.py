@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from odec.distributed import check_executor, run_scattered
-from odec.ensemble_inputs import batch_of, bound_inputs, finite_members, inputs_of
+from odec.ensemble_inputs import batch_of, bound_inputs, finite_members, inputs_of, number_of_members
 from odec.ensemble_solution import EnsembleSolution, Origin, succeeded
 from odec.errors import ArgumentError, Status, nearest
 from odec.event import event_kernels, event_list
@@ -75,6 +75,8 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     _refuse(refused)
     began = time.perf_counter()
     inputs = inputs_of(model, y0, params, batched)
+    if not batched:
+        number_of_members(inputs, t_span, t_eval)  # before the model meets inputs that should have been named
     system, y, p = bound_inputs(model, inputs, dtype)
     name, record = system.name, method_named(method)
     _check_place(name, target, threads, executor, on_device, gather)

@@ -96,8 +96,7 @@ def batch_of(system, inputs, problem, t_span, t_eval, tstops):
     ShapeError : batched inputs that do not fit the system
     """
     name, times = inputs.name, _kept_times(inputs.name, t_eval)
-    ends = _span_arrays(name, t_span)
-    size = one_size(name, inputs.sizes | _members_of_times(ends, times))
+    ends, size = _span_arrays(name, t_span), number_of_members(inputs, t_span, t_eval)
     spans = Spans(*(np.broadcast_to(a, (size,)) for a in ends), differ=any(a.ndim for a in ends))
     spans.check(name)
     _check_times(name, times, spans)
@@ -106,6 +105,12 @@ def batch_of(system, inputs, problem, t_span, t_eval, tstops):
     begins, ends = (SHARED if a.ndim == 0 else a for a in ends)
     own = times if times.ndim == 2 and times.size else SHARED
     return _with_inputs(Batch(problem, size, begins, ends, times=own), system, inputs)
+
+
+def number_of_members(inputs, t_span, t_eval):
+    """N, on which batched inputs, spans and times agree."""
+    name = inputs.name
+    return one_size(name, inputs.sizes | _members_of_times(_span_arrays(name, t_span), _kept_times(name, t_eval)))
 
 
 def one_size(name, sizes):

@@ -113,6 +113,10 @@ def test_members_fit_the_system_they_are_given_to():
     refused(ArgumentError, "'rhoo'", "did you mean 'rho'", **how | {"batched": "rhoo"})
 
 
+def test_inputs_that_should_have_been_named_are_said_before_they_are_traced():
+    refused(ArgumentError, "nothing is batched", "batched=('y0',)", params={"rho": np.ones(5)})
+
+
 def test_shared_inputs_must_be_finite():
     rho = {"rho": np.ones(5)}
     refused(ArgumentError, "y0[1] is nan", "finite", y0=[1.0, np.nan, 1.0], params=rho, batched="rho")
