@@ -24,6 +24,7 @@ from odec.errors import ArgumentError, CompileError
 TRIPLE = "nvptx64-nvidia-cuda"
 CAPABILITIES = ((7, 0), (7, 2), (7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1))
 # Intrinsics and instructions that NVPTX cannot lower, or only to a rough value, as functions of libdevice.
+ROOT = re.compile(r"@sqrt(?=\()")
 POWER = re.compile(r"@llvm\.pow\.f(32|64)\b")
 REMAINDER = re.compile(r"frem (?:\w+ )*?(double|float) ([^,\n]+), ([^,\n]+)")
 HEADER = re.compile(r"^target (?:triple|datalayout).*\n", re.MULTILINE)
@@ -43,7 +44,8 @@ class Resources:
 def ptx(texts, cc, entries, inline=False):
     """PTX of LLVM modules linked together, for GPUs of compute capability `cc` and later.
 
-    texts : LLVM IR; entries : names of the functions that are kernels; nothing else is visible from outside
+    texts : LLVM IR; entries : names of the functions that are kernels, and of the constants that the host sets;
+        nothing else is visible from outside
     inline : put every function into the kernels, so that what is private to a thread can live in registers
 
     Raises
@@ -97,6 +99,7 @@ def _llvm():
 def _translated(text, entries):
     """IR of any target as NVPTX takes it."""
     text = HEADER.sub("", text)
+    text = ROOT.sub("@llvm.sqrt.f64", text)
     text = POWER.sub(lambda found: "@__nv_pow" + ("f" if found[1] == "32" else ""), text)
     text, remainders = REMAINDER.subn(_remainder, text)
     if remainders:

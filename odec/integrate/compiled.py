@@ -26,9 +26,14 @@ def _compiled_loop(dtype, with_events, lanes):
 
 @functools.cache
 def loop_text(lanes, copies=False):
-    """`loop.integrate` for so many lanes, and the functions that it calls."""
+    """`loop.integrate` for so many lanes, and the functions that it calls.
+
+    copies : for one member, whose queue and buffers nobody else sees
+    """
     own = _functions(loop)
     names = {**vars(loop), "LANES": lanes, "COPIES": copies}
+    if copies:
+        own["take"] = take_alone
     for name, function in own.items():
         names[name] = types.FunctionType(function.__code__, names, f"{name}_{lanes}")
     parts = [names[name] for name in own if name != "integrate"]
@@ -51,6 +56,13 @@ def loop_signature(dtype, with_events):
     ]
     event = "int" if with_events else "none"
     return (loop.Kernels, "int", "int", "int", whole), event, event, *groups, whole
+
+
+def take_alone(counter):
+    """As machine.take, of a counter that no other thread has."""
+    number = counter[0]
+    counter[0] = number + 1
+    return number
 
 
 _NUMBERS = ("now", "then", "task", "rules", "real")

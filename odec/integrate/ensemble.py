@@ -44,7 +44,7 @@ def run_batch(solver, batch, threads=None, reduce=(), reached=None, lanes=None):
         rows = found.ys[: stop - start] if reduced else found.ys[start:stop]
         crew.run(start, stop, found, rows, reached)
         if reduced:
-            found.partials += _partials(batch, found, rows, start, stop, reduce)
+            found.partials += partials_of(batch, found, rows, start, stop, reduce)
     if reduced:
         found.ys = NONE_KEPT
     found.slots, found.fired = crew.slots, crew.collected()
@@ -71,7 +71,7 @@ def _results(batch, solver, held):
     )  # fmt: skip
 
 
-def _partials(batch, found, rows, start, stop, reduce):
+def partials_of(batch, found, rows, start, stop, reduce):
     """The Partial of each block of members from start to stop."""
     good = np.isin(found.status[start:stop], (Status.SUCCESS, Status.TERMINATED))
     rows = rows if batch.rows else found.y1[start:stop, None]
@@ -161,7 +161,7 @@ class _Worker:
     def start(self, part, t1, y1, rows, tally):
         """Fill in the members of a part, and where they leave what they leave."""
         problem, buffers = part.problem, self.buffers
-        self.held = _arrays(part, self.dtype)
+        self.held = member_arrays(part, self.dtype)
         buffers.start(problem, np.array(problem.tstops))
         for name, array in self.held.items():
             buffers.place(f"members.{name}", array)
@@ -202,7 +202,7 @@ class _Worker:
             self.buffers.whole[at.ALL_FIRED] = 0
 
 
-def _arrays(part, dtype):
+def member_arrays(part, dtype):
     """The arrays in which the members of a part differ, or what they share, contiguous, by name."""
     problem, span = part.problem, part.problem.span
     given = {
