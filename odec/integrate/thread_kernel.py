@@ -23,11 +23,11 @@ from odec.codegen.machine import call_kernel, offset
 from odec.codegen.print_llvm import TYPES, print_llvm
 from odec.codegen.print_python import print_python, with_callees
 from odec.codegen.targets import CUDA
-from odec.integrate import events, interpolate, loop, start
 from odec.integrate import slots as at
-from odec.integrate.compiled import loop_signature, loop_text
+from odec.integrate.compiled import PLAIN, WIDE, loop_signature, loop_text
 from odec.integrate.interpolate import copy
-from odec.integrate.loop import Kept, Lanes, Members, integrate
+from odec.integrate.lanes import Kept, Lanes, Members
+from odec.integrate.loop import integrate
 from odec.integrate.slots import NEEDS_ROOM
 
 NAME = "ensemble"
@@ -381,19 +381,18 @@ def _aligned(size, dtype):
 
 def _head():
     """What the Python text imports, and how its loop calls kernels: some take no workspace."""
-    taken = sorted({name for module in LOOP for name in _imported(module, "odec.integrate.slots")})
     call = "def call_kernel(kernel, *buffers):\n    kernel(*buffers[: kernel.__code__.co_argcount])"
     return "\n".join([
-        "from typing import Any, NamedTuple", "", "import numpy as np", "from numba import cuda", "",
+        "import numpy as np", "from numba import cuda", "",
         "from odec.codegen.print_python import det, gemm, gesv, np_erf as erf, np_rough_exp2 as rough_exp2",
         "from odec.codegen.print_python import np_rough_log2 as rough_log2, np_sigmoid as sigmoid",
-        "from odec.codegen.print_python import np_softplus as softplus", "from odec.integrate import slots as at",
-        f"from odec.integrate.slots import NEEDS_ROOM, {', '.join(taken)}", "", "", call, "", "",
+        "from odec.codegen.print_python import np_softplus as softplus", "from odec.integrate.slots import NEEDS_ROOM",
+        *dict.fromkeys(line for module in LOOP for line in _imports(module)), "", "", call, "", "",
         inspect.getsource(machine.offset), "", inspect.getsource(machine.take),
     ])  # fmt: skip
 
 
-LOOP = (interpolate, start, events, loop)
+LOOP = (*PLAIN, *WIDE)
 
 
 def _loop_source():
@@ -415,10 +414,12 @@ def _without_imports(module):
     return "\n".join(line for number, line in lines if number not in left_out).strip() + "\n"
 
 
-def _imported(module, source):
+def _imports(module):
+    """The imports of a module of what is not printed here."""
+    printed = ("__future__", machine.__name__, *(m.__name__ for m in LOOP))
     for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.ImportFrom) and node.module == source:
-            yield from (name.name for name in node.names)
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module not in printed):
+            yield ast.unparse(node)
 
 
 def thread_kernel(system, method, columns=(), own_p=False, events=None):
