@@ -15,7 +15,7 @@ from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
 from odec.integrate import slots as at
-from odec.integrate.slots import RESOLUTION
+from odec.integrate.slots import FREE, HELD, RESOLUTION
 from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.structure import element, stack
 from odec.steppers.hermite import stacked
@@ -25,7 +25,6 @@ LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
 FAR = 1e300  # the square of an error norm beyond which it says nothing of the next size
 RETREAT = 0.25  # after such a step
-FREE, HELD = 1e3, -7.4e-4  # the most that log2 of h_{n+1} / h_n may be: no bound; 0, less the error of rough_exp2
 
 where, absolute = OPS["where"], OPS["abs"]
 lt, le, ge, gt = (OPS[name] for name in ("lt", "le", "ge", "gt"))

@@ -11,7 +11,7 @@ from odec.codegen.compile import address
 from odec.integrate import slots as at
 from odec.integrate.advance import STRETCH, STRETCH_FIXED
 from odec.integrate.compiled import compiled_loop, loop_text
-from odec.integrate.loop import Kept, Kernels, Lanes, Members
+from odec.integrate.lanes import Kept, Kernels, Lanes, Members
 
 GROUPS = {"kernels": Kernels, "events": None, "rates": None, "lanes": Lanes, "members": Members, "kept": Kept,
           "whole": None}  # fmt: skip

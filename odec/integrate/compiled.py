@@ -7,37 +7,42 @@ import threading
 import types
 
 from odec.codegen.numba_bridge import loop_function
-from odec.integrate import events, interpolate, loop, start
+from odec.integrate import events, interpolate, lanes, loop, members, start
 
+PLAIN, WIDE = (interpolate, start, events), (lanes, members, loop)  # the second know of LANES
 _one_at_a_time = threading.Lock()
 
 
-def compiled_loop(dtype, with_events, lanes=1):
-    """`loop.integrate` compiled for states of `dtype`, called as `loop_function` says; threads wait for the first."""
+def compiled_loop(dtype, with_events, number=1):
+    """`loop.integrate` compiled for states of `dtype` and so many lanes, called as `loop_function` says.
+
+    Threads wait for the first of them.
+    """
     with _one_at_a_time:
-        return _compiled_loop(dtype, with_events, lanes)
+        return _compiled_loop(dtype, with_events, number)
 
 
 @functools.cache
-def _compiled_loop(dtype, with_events, lanes):
-    function, parts = loop_text(lanes)
-    return loop_function(f"integrate{lanes}", function, loop_signature(dtype, with_events), parts)
+def _compiled_loop(dtype, with_events, number):
+    function, parts = loop_text(number)
+    return loop_function(f"integrate{number}", function, loop_signature(dtype, with_events), parts)
 
 
 @functools.cache
-def loop_text(lanes, copies=False):
+def loop_text(number, copies=False):
     """`loop.integrate` for so many lanes, and the functions that it calls.
 
     copies : for one member, whose queue and buffers nobody else sees
     """
-    own = _functions(loop)
-    names = {**vars(loop), "LANES": lanes, "COPIES": copies}
+    own = {name: function for module in WIDE for name, function in _functions(module).items()}
+    names = {name: value for module in WIDE for name, value in vars(module).items()}
+    names |= {"LANES": number, "COPIES": copies}
     if copies:
         own["take"] = take_alone
     for name, function in own.items():
-        names[name] = types.FunctionType(function.__code__, names, f"{name}_{lanes}")
+        names[name] = types.FunctionType(function.__code__, names, f"{name}_{number}")
     parts = [names[name] for name in own if name != "integrate"]
-    for module in (interpolate, events, start):
+    for module in PLAIN:
         parts.extend(_functions(module).values())
     return names["integrate"], tuple(parts)
 
@@ -46,16 +51,16 @@ def loop_signature(dtype, with_events):
     """The kinds of the loop's arguments, as `loop_function` takes them."""
     state, real, whole = f"{dtype}*", "float64*", "int64*"
     kinds = {
-        loop.Lanes: {"real": [*_NUMBERS, "roots"], "whole": ["count", "watch"]},
-        loop.Members: {"real": ["begins", "ends", "times", "stops"], "whole": ["columns", "watch", "queue"]},
-        loop.Kept: {"real": ["ts", "marks", "fired_t", "t_end"], "whole": ["fired_e", "fired_m", "tally"]},
+        lanes.Lanes: {"real": [*_NUMBERS, "roots"], "whole": ["count", "watch"]},
+        lanes.Members: {"real": ["begins", "ends", "times", "stops"], "whole": ["columns", "watch", "queue"]},
+        lanes.Kept: {"real": ["ts", "marks", "fired_t", "t_end"], "whole": ["fired_e", "fired_m", "tally"]},
     }
     groups = [
         (group, *(real if f in k["real"] else whole if f in k["whole"] else state for f in group._fields))
         for group, k in kinds.items()
     ]
     event = "int" if with_events else "none"
-    return (loop.Kernels, "int", "int", "int", whole), event, event, *groups, whole
+    return (lanes.Kernels, "int", "int", "int", whole), event, event, *groups, whole
 
 
 def take_alone(counter):

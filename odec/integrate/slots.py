@@ -8,6 +8,7 @@ from __future__ import annotations
     T, H, LOG1, LOG2, RATIO1, RATIO2, MOST_GROWTH, BROKEN, STEPS, TRIES, TRIED, ACCEPTED, STUCK, ATTENTION,
 ) = range(14)  # fmt: skip
 NOWS = 14
+FREE, HELD = 1e3, -7.4e-4  # in MOST_GROWTH, of log2 of h_{n+1} / h_n: no bound; 0, less the error of rough_exp2
 
 # task: float64, what a lane is to do, likewise: its next stop, how much of it is spared where more stops follow, else
 # 0, its next time to look at a step, 1 where there is a member in it, else 0

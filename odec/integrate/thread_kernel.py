@@ -183,7 +183,8 @@ class ThreadKernel:
         names = {f: f for f in group._fields if f in (*self.local, *self.shared, *READ, *WRITTEN)}
         p = "p" if "p" in self.shared else "large_p"
         own = "own_p" if self.sizes.own_p else p
-        special = {Lanes: {"p": own, "own_p": own}, Members: {"watch": "first_watch", "columns": "COLUMNS", "p": p}}
+        work = "work" if "work" in self.local else "count"
+        special = {Lanes: {"p": own, "own_p": own, "work": work}, Members: {"watch": "first_watch", "columns": "COLUMNS", "p": p}}
         return {f: special.get(group, {}).get(f, names.get(f)) for f in group._fields}
 
     # ---- machine code
@@ -230,7 +231,8 @@ class ThreadKernel:
         return "\n".join([
             f"define void @attempt({arguments}) {{", BARRIER, f"  call void @advance({arguments})", "  ret void", "}",
             f"declare void @until_attention({_kinds(values)})", f"define void @steps({arguments}) {{",
-            *_allocas(hot), BARRIER, f"  call void @until_attention({', '.join(values)})", BARRIER, "  ret void", "}",
+            *_allocas(hot), BARRIER, f"  call void @until_attention({', '.join(values)})", BARRIER,
+            *self._counted_again(), "  ret void", "}",
         ])  # fmt: skip
 
     def _one_member(self):
@@ -244,18 +246,20 @@ class ThreadKernel:
         values.append("ptr %whole")
         return "\n".join([
             f"declare void @trajectory({_kinds(values)})", f"define void @one_member(i64 %member, {_declared()}) {{",
-            f"  %block = alloca [{self.local_bytes} x i8], align 16", *self._places(),
-            '  call void asm sideeffect "", "l,~{memory}"(ptr %block)',
+            *_allocas(self.local),
+            *(f'  call void asm sideeffect "", "l,~{{memory}}"(ptr %{name})' for name in self.local),
             "  %never_every_step = icmp sge i64 %rows, 0", "  call void @llvm.assume(i1 %never_every_step)",
             f"  call void @trajectory({', '.join(values)})", "  ret void", "}", "",
         ])  # fmt: skip
 
-    def _places(self):
-        """LLVM IR of where a thread's buffers lie in its block."""
-        place = 0
-        for name, (size, dtype) in self.local.items():
-            yield f"  %{name} = getelementptr inbounds i8, ptr %block, i64 {place}"
-            place += _aligned(size, dtype)
+    def _counted_again(self):
+        """LLVM IR that tells the compiler again, where kernels need no workspace, what the counts are."""
+        s = self.sizes
+        counts = {at.N: s.n, at.M: s.m, at.P_STRIDE: s.p_stride, at.CARRIED: s.carried, at.DEGREE: s.degree,
+                  at.EVENTS: s.events, at.EXPONENT: s.exponent}  # fmt: skip
+        for slot, value in counts.items() if "work" not in self.local else ():
+            yield f"  %count.{slot} = getelementptr inbounds i64, ptr %work, i64 {slot}"
+            yield f"  store i64 {value}, ptr %count.{slot}"
 
     def _shared(self, name):
         return f"addrspacecast (ptr addrspace(4) @shared_{name} to ptr)"

@@ -42,7 +42,7 @@ def after(controller, squared, exponent=5, log1=0.0, log2=0.0, ratio1=0.0, ratio
     now[[at.H, at.LOG1, at.LOG2, at.RATIO1, at.RATIO2]] = 1.0, log1, log2, ratio1, ratio2
     gains = controller.gains(exponent)
     rules[at.GAINS : at.GAINS + len(gains)] = gains
-    now[at.MOST_GROWTH] = advance.FREE
+    now[at.MOST_GROWTH] = at.FREE
     rules[[at.DIRECTION, at.STRETCH, at.MAX_STEP, at.MAX_STEPS]] = 1.0, 1.01, math.inf, 1e9
     task[[at.STOP, at.NEXT, at.LIVE]] = 1e6, math.inf, 1.0
     return CONTROL.evaluate(now, task, rules, squared)["then"]
