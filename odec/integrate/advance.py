@@ -11,6 +11,10 @@ together are the least of several margins: a truth value for each lane costs mor
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
@@ -55,6 +59,20 @@ def advance_function(f, method, commits=True, keeps=True):
             f1 = where(accepted, f1, inputs["f0"]) if f1.size else f1
         k = found["k"] if keeps else stacked([], inputs["y"])
     return Function("advance", inputs, {"then": then, "y1": y1, "f1": f1, "k": k})
+
+
+def rules_of(method, problem):
+    """The rules (RULES,) that all members of a problem share."""
+    t0, t1 = problem.span
+    rules = np.zeros(at.RULES)
+    rules[at.DIRECTION] = 1.0 if t1 > t0 else -1.0
+    rules[at.STRETCH] = STRETCH if method.adaptive else STRETCH_FIXED
+    rules[at.MIN_STEP], rules[at.MAX_STEP], rules[at.MAX_STEPS] = problem.min_step, problem.max_step, problem.max_steps
+    rules[at.FLOOR] = math.nextafter(problem.min_step, 0.0) if method.adaptive else 0.0
+    rules[at.FIRST_STEP] = problem.first_step
+    gains = problem.controller.gains(method.error_exponent)
+    rules[at.GAINS : at.GAINS + len(gains)] = gains
+    return rules
 
 
 def control_function():

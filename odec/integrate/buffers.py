@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from odec.codegen.compile import address
 from odec.integrate import slots as at
-from odec.integrate.advance import STRETCH, STRETCH_FIXED
+from odec.integrate.advance import rules_of
 from odec.integrate.compiled import compiled_loop, loop_text
 from odec.integrate.lanes import Kept, Kernels, Lanes, Members
 
@@ -28,7 +27,7 @@ class Buffers:
     """
 
     def __init__(self, solver, interpolates, events, state=None, lanes=1, own_p=False):
-        self.python = solver.python
+        self.python, self._method = solver.python, solver.method
         method, n, m, n_events = solver.method, solver.n, solver.m, len(events.resets) if events else 0
         slope, adaptive = n if method.carries_slope else 0, method.adaptive
         shared = ("rtol", "atol", "rules", *(() if own_p else ("p",)))
@@ -158,22 +157,12 @@ class Buffers:
 
     def start(self, problem, stops):
         """Fill in what the members of a batch, or one problem, share; `stops` within their spans."""
-        method_is_adaptive = len(self.rtol) > 0
-        if method_is_adaptive:
+        if self._method.adaptive:
             self.rtol[:], self.atol[:] = problem.rtol, problem.atol
         self._counts.array[: len(self._cleared_counts)] = self._cleared_counts
         self._numbers["task"][:] = 0.0
-        rules, whole = self.rules, self.whole
-        t0, t1 = problem.span
-        rules[at.DIRECTION] = 1.0 if t1 > t0 else -1.0
-        rules[at.STRETCH] = STRETCH if method_is_adaptive else STRETCH_FIXED
-        rules[at.MIN_STEP], rules[at.MAX_STEP], rules[at.MAX_STEPS] = (
-            problem.min_step, problem.max_step, float(problem.max_steps),
-        )  # fmt: skip
-        rules[at.FIRST_STEP] = problem.first_step
-        rules[at.FLOOR] = math.nextafter(problem.min_step, 0.0) if method_is_adaptive else 0.0
-        gains = problem.controller.gains(self.count[at.EXPONENT])
-        self._numbers["rules"][at.GAINS : at.GAINS + len(gains)] = gains
+        self._numbers["rules"][:] = rules_of(self._method, problem)
+        whole = self.whole
         whole[at.STOPS], whole[at.DENSE] = len(stops), int(problem.dense)
         self.place("members.stops", stops)
         self._stops = stops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 from odec.codegen.cuda_driver import LOCAL_LIMIT, OUT_OF_MEMORY, Device, DriverError, Function, Occupancy, device
 from odec.errors import ArgumentError
 from odec.integrate import slots as at
-from odec.integrate.advance import STRETCH, STRETCH_FIXED
+from odec.integrate.advance import rules_of
 from odec.integrate.batch import NONE_KEPT, Fired, Results
 from odec.integrate.ensemble import ROUND, member_arrays, partials_of
 from odec.integrate.events import SAMPLES
@@ -106,7 +105,7 @@ class _Run:
         self.gpu, self.kernel, self.function = loaded.gpu, loaded.kernel, loaded.function
         self.dtype, self.n = np.dtype(self.kernel.dtype), self.kernel.sizes.n
         self.n_events = self.kernel.sizes.events
-        constants = {"rules": _rules(method, batch.problem), "p": batch.problem.p}
+        constants = {"rules": rules_of(method, batch.problem), "p": batch.problem.p}
         if method.adaptive:
             constants |= {k: np.broadcast_to(getattr(batch.problem, k), self.n) for k in ("rtol", "atol")}
         for constant, (_, dtype) in self.kernel.shared.items():
@@ -259,16 +258,3 @@ class _Run:
         who, *rest = (np.concatenate(column) for column in zip(self.none, *events, strict=True))
         order = np.argsort(who, kind="stable")
         return Fired(who[order], *(column[order] for column in rest))
-
-
-def _rules(method, problem):
-    """The numbers that steps of all members share, as slots.py has them."""
-    rules = np.zeros(at.RULES)
-    t0, t1 = problem.span
-    rules[at.DIRECTION], rules[at.STRETCH] = 1.0 if t1 > t0 else -1.0, STRETCH if method.adaptive else STRETCH_FIXED
-    rules[at.MIN_STEP], rules[at.MAX_STEP], rules[at.MAX_STEPS] = problem.min_step, problem.max_step, problem.max_steps
-    rules[at.FIRST_STEP] = problem.first_step
-    rules[at.FLOOR] = math.nextafter(problem.min_step, 0.0) if method.adaptive else 0.0
-    gains = problem.controller.gains(method.error_exponent)
-    rules[at.GAINS : at.GAINS + len(gains)] = gains
-    return rules
