@@ -176,7 +176,8 @@ class System:
     def source(self, kernel="rhs", language="python", layout="auto", cc=(9, 0), **how):
         """The text of a generated kernel: readable Python, optimised LLVM IR, assembly, or PTX for CUDA.
 
-        kernel : one of KERNELS; `how` as it takes: wrt=, order=, method=
+        kernel : one of KERNELS; `how` as it takes: wrt=, order=, method=; or "ensemble", the CUDA kernel of
+            odec.solve_ensemble, as "python" or "ptx": method=, batched= the parameters that members differ in, events=
         cc : compute capability of the GPU that PTX is for
         """
         if language not in LANGUAGES:
@@ -184,6 +185,8 @@ class System:
                 f"source: language {language!r} is not known{nearest(language, LANGUAGES)} It is one of "
                 f"{', '.join(LANGUAGES)}."
             )
+        if kernel == "ensemble":
+            return self._ensemble_source(language, cc, **how)
         kernels = self._kernels(kernel, layout, how)
         if language == "python":
             return "\n\n".join(print_python(k) for k in kernels)
@@ -193,6 +196,23 @@ class System:
             return ptx([print_llvm(kernels, CUDA)], cc, [kernel])
         text = print_llvm(kernels, cpu_target())
         return str(optimised(text)) if language == "llvm" else assembly(text)
+
+    def _ensemble_source(self, language, cc, method="auto", batched=(), events=()):
+        from odec.event import event_kernels, event_list
+        from odec.integrate.thread_kernel import thread_kernel
+
+        if language not in ("python", "ptx"):
+            raise ArgumentError(
+                f"source: the kernel 'ensemble' has no form in {language!r}; it has 'python', which Numba's CUDA "
+                "simulator runs, and 'ptx'."
+            )
+        names = (batched,) if isinstance(batched, str) else tuple(batched)
+        self.by_name(dict.fromkeys(name for name in names if name != "y0"), "batched")
+        ranges = [self._column_range(name)[1:] for name in names if name != "y0"]
+        columns = tuple(first + i for size, first in ranges for i in range(size))
+        given = event_kernels(self, event_list(events)) if events else None
+        kernel = thread_kernel(self, self._fitting(method), columns, bool(columns), given)
+        return kernel.python() if language == "python" else kernel.ptx(cc)
 
     def compile(self, kernel="rhs", target="cpu", layout="auto", **how):
         """The kernel as an object to call on arrays, or in one's own @numba.njit code.

@@ -41,12 +41,13 @@ class Resources:
     constant_bytes: int
 
 
-def ptx(texts, cc, entries, inline=False):
+def ptx(texts, cc, entries, inline=False, unroll=True):
     """PTX of LLVM modules linked together, for GPUs of compute capability `cc` and later.
 
     texts : LLVM IR; entries : names of the functions that are kernels, and of the constants that the host sets;
         nothing else is visible from outside
     inline : put every function into the kernels, so that what is private to a thread can live in registers
+    unroll : write loops of known length out, so that arrays that only they run over can
 
     Raises
     ------
@@ -64,6 +65,7 @@ def ptx(texts, cc, entries, inline=False):
                 item.linkage = "internal"
         options = llvm.create_pipeline_tuning_options(speed_level=3)
         options.loop_vectorization = options.loop_interleaving = options.slp_vectorization = False
+        options.loop_unrolling = unroll
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
         missing = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]

@@ -76,6 +76,7 @@ WRITTEN = {
 CONSTANT_BYTES = 48 * 1024  # of the 64 KiB of constant memory; parameters that need more stay in the GPU's memory
 ATTEMPT = ("now", "task", "y", "p", "f0", "rtol", "atol", "rules", "then", "y_next", "f1", "k", "work")  # advance's
 HOT = ("y", "y_next", "f0", "f1", "k")  # what a step works on, in registers
+HOT_BYTES = 512  # of these and the parameters, beyond which a step has too few registers, so that they stay in memory
 
 
 def until_attention(advance, n, carried, kept, now, task, y, p, f0, rtol, atol, rules, then, y_next, f1, k, work,
@@ -165,7 +166,19 @@ class ThreadKernel:
     @property
     def local_bytes(self):
         """Bytes of a thread's own memory, beside its registers."""
+        return self._block_bytes + (0 if self._in_registers else self._hot_bytes)
+
+    @property
+    def _block_bytes(self):
         return sum(_aligned(*place) for place in self.local.values())
+
+    @property
+    def _hot_bytes(self):
+        return sum(_aligned(*self.local[name]) for name in HOT if name in self.local)
+
+    @property
+    def _in_registers(self):
+        return self._hot_bytes + _aligned(self.sizes.m, self.dtype) <= HOT_BYTES
 
     @functools.cached_property
     def shared(self):
@@ -183,8 +196,7 @@ class ThreadKernel:
         names = {f: f for f in group._fields if f in (*self.local, *self.shared, *READ, *WRITTEN)}
         p = "p" if "p" in self.shared else "large_p"
         own = "own_p" if self.sizes.own_p else p
-        work = "work" if "work" in self.local else "count"
-        special = {Lanes: {"p": own, "own_p": own, "work": work}, Members: {"watch": "first_watch", "columns": "COLUMNS", "p": p}}
+        special = {Lanes: {"p": own, "own_p": own}, Members: {"watch": "first_watch", "columns": "COLUMNS", "p": p}}
         return {f: special.get(group, {}).get(f, names.get(f)) for f in group._fields}
 
     # ---- machine code
@@ -197,7 +209,7 @@ class ThreadKernel:
     def ptx(self, cc):
         """The kernel as PTX for GPUs of compute capability `cc` and later."""
         visible = [NAME, *(f"shared_{name}" for name in self.shared)]
-        return cuda.ptx([*self.llvm(), _entry()], cc, visible, inline=True)
+        return cuda.ptx([*self.llvm(), _entry()], cc, visible, inline=True, unroll=self._in_registers)
 
     def resources(self, cc):
         """What a thread of the kernel takes, as ptxas reports it."""
@@ -231,8 +243,7 @@ class ThreadKernel:
         return "\n".join([
             f"define void @attempt({arguments}) {{", BARRIER, f"  call void @advance({arguments})", "  ret void", "}",
             f"declare void @until_attention({_kinds(values)})", f"define void @steps({arguments}) {{",
-            *_allocas(hot), BARRIER, f"  call void @until_attention({', '.join(values)})", BARRIER,
-            *self._counted_again(), "  ret void", "}",
+            *_allocas(hot), BARRIER, f"  call void @until_attention({', '.join(values)})", BARRIER, "  ret void", "}",
         ])  # fmt: skip
 
     def _one_member(self):
@@ -246,20 +257,18 @@ class ThreadKernel:
         values.append("ptr %whole")
         return "\n".join([
             f"declare void @trajectory({_kinds(values)})", f"define void @one_member(i64 %member, {_declared()}) {{",
-            *_allocas(self.local),
-            *(f'  call void asm sideeffect "", "l,~{{memory}}"(ptr %{name})' for name in self.local),
+            f"  %block = alloca [{self._block_bytes} x i8], align 16", *self._places(),
+            '  call void asm sideeffect "", "l,~{memory}"(ptr %block)',
             "  %never_every_step = icmp sge i64 %rows, 0", "  call void @llvm.assume(i1 %never_every_step)",
             f"  call void @trajectory({', '.join(values)})", "  ret void", "}", "",
         ])  # fmt: skip
 
-    def _counted_again(self):
-        """LLVM IR that tells the compiler again, where kernels need no workspace, what the counts are."""
-        s = self.sizes
-        counts = {at.N: s.n, at.M: s.m, at.P_STRIDE: s.p_stride, at.CARRIED: s.carried, at.DEGREE: s.degree,
-                  at.EVENTS: s.events, at.EXPONENT: s.exponent}  # fmt: skip
-        for slot, value in counts.items() if "work" not in self.local else ():
-            yield f"  %count.{slot} = getelementptr inbounds i64, ptr %work, i64 {slot}"
-            yield f"  store i64 {value}, ptr %count.{slot}"
+    def _places(self):
+        """LLVM IR of where a thread's buffers lie in its block."""
+        place = 0
+        for name, (size, dtype) in self.local.items():
+            yield f"  %{name} = getelementptr inbounds i8, ptr %block, i64 {place}"
+            place += _aligned(size, dtype)
 
     def _shared(self, name):
         return f"addrspacecast (ptr addrspace(4) @shared_{name} to ptr)"

@@ -1,6 +1,9 @@
 """Kernels as PTX: every one is accepted by NVIDIA's assembler; nothing here needs a GPU."""
 
+import importlib
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,9 @@ import odec
 from odec.codegen import cuda
 from odec.codegen.cuda import CAPABILITIES, ptx, resources
 from odec.errors import ArgumentError, CompileError
+from odec.steppers.methods import method_named
 
+PROBLEMS = Path(__file__).parents[1] / "problems"
 TARGETS = ((8, 0), (9, 0))
 
 
@@ -108,3 +113,65 @@ def test_the_toolkit_of_the_environment_is_found(monkeypatch, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ptxas").touch()
     assert cuda.ptxas() == tmp_path / "bin" / "ptxas"
+
+
+@odec.dynamics
+def oscillator(t, y):
+    q, v = y
+    return (v, -np.sin(q))
+
+
+@pytest.mark.parametrize("name", [m.name for m in odec.methods()])
+def test_the_whole_solve_of_every_method_is_accepted_by_the_assembler(name):
+    cc = TARGETS[len(name) % 2]
+    of = oscillator.bind((1.0, 1.0)) if "symplectic" in method_named(name).family else lorenz.bind(np.ones(3))
+    assert resources(of.source("ensemble", "ptx", cc=cc, method=name), cc)["ensemble"].registers <= 255
+
+
+SPILLED = {("mlp_tanh", (9, 0)): 24}  # ptxas loads many of its 131 weights ahead, for sm_90 only
+
+
+def problems_up_to_8_states():
+    """One problem of each right-hand side, so that nothing is compiled twice."""
+    records = json.loads((PROBLEMS / "nonstiff.json").read_text())["problems"]
+    records += json.loads((PROBLEMS / "stiff.json").read_text())["problems"]
+    found = {r["rhs"]: r for r in records if len(r["y0"]) <= 8}
+    return {r["name"]: r for r in found.values()}
+
+
+@pytest.mark.parametrize("name", problems_up_to_8_states())
+def test_solves_of_up_to_8_states_spill_no_registers(name, monkeypatch):
+    monkeypatch.syspath_prepend(PROBLEMS)
+    rhs_of = importlib.import_module("problems").rhs_of
+    record = problems_up_to_8_states()[name]
+    model, params = rhs_of(record), np.array(list(record["params"].values()))
+    traced = odec.dynamics((lambda t, y, p: model(t, y, p)) if params.size else (lambda t, y: model(t, y, ())))
+    system = traced.bind(np.array(record["y0"]), (params,) if params.size else ())
+    for method in ("tsit5", "dopri5"):
+        text = system.source("ensemble", "ptx", cc=(8, 0), method=method)
+        for cc in TARGETS:
+            found = resources(text, cc)["ensemble"]
+            assert found.spill_store_bytes <= SPILLED.get((name, cc), 0), (method, cc, found)
+
+
+def test_single_precision_keeps_double_to_time_and_step_size():
+    counts = []
+    for dtype in ("float64", "float32"):
+        text = lorenz.bind(np.ones(3), dtype=dtype).source("ensemble", "ptx", method="tsit5")
+        counts.append([len(re.findall(rf"(?:fma|mul|add|sub)\S*\.{kind}\s", text)) for kind in ("f64", "f32")])
+    (double, none), (control, single) = counts
+    assert none == 0 and control < double / 2 and single > 100
+
+
+def test_the_ensemble_has_readable_python():
+    text = lorenz.bind(np.ones(3)).source("ensemble", method="tsit5", batched="rho")
+    for part in ("def advance(", "def integrate(", "@cuda.jit\ndef ensemble(", "COLUMNS = np.array([1], np.int64)"):
+        assert part in text
+
+
+def test_what_the_ensemble_has_not_is_refused():
+    system = lorenz.bind(np.ones(3))
+    with pytest.raises(ArgumentError, match="the kernel 'ensemble' has no form in 'asm'"):
+        system.source("ensemble", "asm")
+    with pytest.raises(ArgumentError, match="lorenz has no parameter 'rhoo'; did you mean 'rho'"):
+        system.source("ensemble", "ptx", batched="rhoo")
