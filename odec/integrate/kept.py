@@ -10,7 +10,8 @@ from odec.integrate.events import SAMPLES
 from odec.integrate.problem import NO_TIMES
 
 FIRST_ROOM = 64  # rows at first, where their number is not known
-NAMES = ("ts", "ys", "marks", "segments", "fired_t", "fired_e", "fired_m", "fired_y")
+NAMES = ("kept.ts", "kept.ys", "kept.marks", "kept.segments", "kept.fired_t", "kept.fired_e", "kept.fired_m",
+         "kept.fired_y")  # fmt: skip
 DOUBLED = 2**17  # numbers up to which room doubles; from there it grows by an eighth, so that little is unused
 
 
@@ -37,8 +38,9 @@ class Kept:
 
     def place(self, buffers):
         """Let the loop write here."""
-        for name, array in zip(NAMES, self.places, strict=True):
-            buffers.place(f"kept.{name}", array)
+        for room, group in zip(self.rooms, self._groups, strict=True):
+            for i in group if room else ():
+                buffers.place(NAMES[i], self.places[i])
         whole = buffers.whole
         whole[at.ROOM], whole[at.SEGMENT_ROOM], whole[at.FIRED_ROOM] = self.rooms
 

@@ -34,7 +34,7 @@ class Solver:
     def __init__(self, rhs, make, method, sizes, dtype, lanes=1, python=False):
         self.rhs, self.method, self.lanes, self.python = rhs, method, lanes, python
         self.n, self.m = sizes
-        self.dtype = np.dtype(dtype)
+        self.dtype, self._dtype_name = np.dtype(dtype), str(dtype)
         self._make, self._kernels = make, {}
         self._free: dict[bool, list[Buffers]] = {False: [], True: []}  # runs at the same time take different ones
 
@@ -51,7 +51,7 @@ class Solver:
         self.kernel("advance")
         if problem.interpolates:
             self.kernel("dense")
-        compiled_loop(self.dtype.name, problem.events is not None)
+        compiled_loop(self._dtype_name, problem.events is not None)
 
     def run(self, problem):
         """The Outcome of a problem."""
