@@ -198,6 +198,7 @@ class System:
         return str(optimised(text)) if language == "llvm" else assembly(text)
 
     def _ensemble_source(self, language, cc, method="auto", batched=(), events=()):
+        from odec.codegen.cuda import ptxas
         from odec.event import event_kernels, event_list
         from odec.integrate.thread_kernel import thread_kernel
 
@@ -212,7 +213,9 @@ class System:
         columns = tuple(first + i for size, first in ranges for i in range(size))
         given = event_kernels(self, event_list(events)) if events else None
         kernel = thread_kernel(self, self._fitting(method), columns, bool(columns), given)
-        return kernel.python() if language == "python" else kernel.ptx(cc)
+        if language == "python":
+            return kernel.python()
+        return f"// {kernel.report(cc)}\n{kernel.ptx(cc)}" if ptxas() else kernel.ptx(cc)
 
     def compile(self, kernel="rhs", target="cpu", layout="auto", **how):
         """The kernel as an object to call on arrays, or in one's own @numba.njit code.

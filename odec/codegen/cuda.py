@@ -7,6 +7,7 @@ registers and how much memory a kernel takes.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import os
 import re
@@ -56,6 +57,17 @@ def ptx(texts, cc, entries, inline=False, unroll=True):
     """
     name = architecture(cc)
     texts = [*texts, *_matrix_routines(texts)]
+    digest = hashlib.sha256("\0".join([*texts, *entries]).encode()).hexdigest()
+    stamp = f"ptx {name} {inline} {unroll} {digest} {cache.odec_fingerprint()}"
+    stored = cache.read(stamp)
+    if stored is None:
+        text = _compiled(texts, name, entries, inline, unroll)
+        cache.write(stamp, {}, text.encode())
+        return text
+    return stored[1].decode()
+
+
+def _compiled(texts, name, entries, inline, unroll):
     with _lock:
         llvm = _llvm()
         machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=name, opt=3)

@@ -99,6 +99,7 @@ def test_text_that_the_assembler_refuses_is_an_error():
 
 def test_without_nvidias_wheels_a_sentence_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, "_roots", lambda: [tmp_path])
+    monkeypatch.setenv("ODEC_CACHE_DIR", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", str(tmp_path))
     text = lorenz.bind(np.ones(3)).source("rhs", "ptx")  # no mathematical function, so no library is needed
     with pytest.raises(CompileError, match=r'ptxas, which is not here; install "odec\[cuda\]"'):
@@ -175,3 +176,12 @@ def test_what_the_ensemble_has_not_is_refused():
         system.source("ensemble", "asm")
     with pytest.raises(ArgumentError, match="lorenz has no parameter 'rhoo'; did you mean 'rho'"):
         system.source("ensemble", "ptx", batched="rhoo")
+
+
+def test_the_text_of_an_ensemble_says_what_a_thread_takes():
+    first, *_ = lorenz.bind(np.ones(3)).source("ensemble", "ptx", method="tsit5").splitlines()
+    found = re.fullmatch(r"// lorenz by tsit5: one member a thread, sm_90: (\d+) registers, (\d+) bytes of local memory, "
+                         r"0 bytes spilled; (\d+) threads at most on a processor", first)  # fmt: skip
+    assert found
+    registers, local, threads = map(int, found.groups())
+    assert registers < 160 and local < 1200 and 384 <= threads <= 512
