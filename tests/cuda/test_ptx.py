@@ -180,8 +180,8 @@ def test_what_the_ensemble_has_not_is_refused():
 
 def test_the_text_of_an_ensemble_says_what_a_thread_takes():
     first, *_ = lorenz.bind(np.ones(3)).source("ensemble", "ptx", method="tsit5").splitlines()
-    found = re.fullmatch(r"// lorenz by tsit5: one member a thread, sm_90: (\d+) registers, (\d+) bytes of local memory, "
-                         r"0 bytes spilled; (\d+) threads at most on a processor", first)  # fmt: skip
+    found = re.fullmatch(r"// lorenz by tsit5: one member a thread, sm_90: (\d+) registers, (\d+) bytes of local "
+                         r"memory, 0 bytes spilled; (\d+) threads at most on a processor", first)  # fmt: skip
     assert found
     registers, local, threads = map(int, found.groups())
     assert registers < 160 and local < 1200 and 384 <= threads <= 512
