@@ -124,8 +124,14 @@ class Work:
         """Compile what the members need, so that the time of their solves does not hold it."""
         if self.events:
             batch.problem.events = event_kernels(self.system, self.events)
-        if self.target == "cpu" and self.executor is None:
+        if self.executor is not None:
+            return
+        if self.target == "cpu":
             prepare_batch(self.system.solver(self.record), batch)
+        else:
+            from odec.integrate.ensemble_cuda import prepare_cuda
+
+            prepare_cuda(self.system, self.record, batch)
 
     def run_finite(self, batch, progress):
         """The Results of a Batch; members whose state or parameters are not finite are not solved, and fail."""
