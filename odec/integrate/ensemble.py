@@ -100,9 +100,10 @@ class _Crew:
         """Run the members from start to stop and write down what they leave behind."""
         self.queue[0] = 0
         part, tally = self.batch.part(start, stop), np.empty((stop - start, at.TALLIES), np.int64)
+        arrays = member_arrays(part, self.solver.dtype)  # held until all have ended
         rows.fill(np.nan)
         for worker in self.workers:
-            worker.start(part, found.t1[start:stop], found.y1[start:stop], rows, tally)
+            worker.start(part, arrays, found.t1[start:stop], found.y1[start:stop], rows, tally)
         begun = lambda: reached(start + max(0, min(stop - start, int(self.queue[0])) - self.lanes * len(self.workers)))
         if len(self.workers) == 1:
             self.workers[0].run(start, self.stop, begun if reached else None)
@@ -147,7 +148,6 @@ class _Worker:
 
     def __init__(self, solver, batch, lanes, queue=None):
         problem = batch.problem
-        self.batch, self.dtype, self.n = batch, solver.dtype, solver.n
         resets = problem.events is not None and any(reset is not None for reset in problem.events.resets)
         own_p = batch.parameters is not None or resets
         self.buffers = Buffers(solver, batch.rows > 0 or problem.events is not None, problem.events, None, lanes, own_p)
@@ -158,12 +158,11 @@ class _Worker:
         if queue is not None:
             self.buffers.place("members.queue", queue)
 
-    def start(self, part, t1, y1, rows, tally):
+    def start(self, part, arrays, t1, y1, rows, tally):
         """Fill in the members of a part, and where they leave what they leave."""
         problem, buffers = part.problem, self.buffers
-        self.held = member_arrays(part, self.dtype)
         buffers.start(problem, np.array(problem.tstops))
-        for name, array in self.held.items():
+        for name, array in arrays.items():
             buffers.place(f"members.{name}", array)
         if self.shares_p:
             buffers.place("lanes.p", problem.p)
