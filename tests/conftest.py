@@ -1,8 +1,10 @@
-"""Hypothesis profiles: dev on a desk, ci where CI is set, nightly by HYPOTHESIS_PROFILE; and Ctrl-C heard."""
+"""Hypothesis profiles: dev on a desk, ci where CI is set, nightly by HYPOTHESIS_PROFILE; Ctrl-C heard; no figures stay."""
 
 import os
 import signal
+import sys
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("dev", max_examples=25, deadline=None)
@@ -16,3 +18,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited where tests r
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")
+
+
+@pytest.fixture(autouse=True)
+def no_figures_stay():
+    """A drawing takes the current figure, so one left by another test would be drawn on."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

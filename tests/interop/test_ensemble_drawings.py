@@ -24,12 +24,6 @@ from odec.interop.on_host import on_host
 TIMES = np.linspace(0.0, 1.0, 11)
 
 
-@pytest.fixture(autouse=True)
-def no_figures_stay():
-    yield
-    plt.close("all")
-
-
 def ensemble_of(rows, times=TIMES, failed=None, **fields):
     """An EnsembleSolution with rows (N, m, n); failed : {member: rows that it reached}"""
     rows = np.array(rows, float)

@@ -15,12 +15,6 @@ from odec.graph.structure import structure_of
 from odec.solution import Solution
 
 
-@pytest.fixture(autouse=True)
-def no_figures_stay():
-    yield
-    plt.close("all")
-
-
 def solution_of(rows, times=None, structure=None):
     """A Solution with the rows (m, n) at times 0, 1, ..."""
     rows = np.asarray(rows, float)
