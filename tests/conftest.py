@@ -1,4 +1,4 @@
-"""Hypothesis profiles: dev on a desk, ci where CI is set, nightly by HYPOTHESIS_PROFILE; Ctrl-C heard; no figures stay."""
+"""Hypothesis profiles: dev on a desk, ci where CI is set, nightly by HYPOTHESIS_PROFILE; and Ctrl-C heard."""
 
 import os
 import signal
