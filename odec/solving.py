@@ -6,6 +6,8 @@ import inspect
 import math
 import reprlib
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +62,67 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     SolveError : the solve stopped early; `.solution` holds what was reached
     """
     _refuse_later(later)
+    given = posed(
+        model, t_span, y0, params, method=method, rtol=rtol, atol=atol, t_eval=t_eval, dense_output=dense_output,
+        events=events, first_step=first_step, min_step=min_step, max_step=max_step, max_steps=max_steps,
+        controller=controller, tstops=tstops, dtype=dtype,
+    )  # fmt: skip
+    return given.solution(given.run(progress), throw)
+
+
+@dataclass
+class Posed:
+    """A solve whose arguments are checked and whose kernels are compiled.
+
+    system : System; record : of the method; problem : Problem; watched : Events; solver : Solver
+    compile_seconds : what that took; solve_seconds : of the last run
+    """
+
+    system: System
+    record: Any
+    problem: Problem
+    watched: tuple
+    solver: Any
+    compile_seconds: float
+    solve_seconds: float = 0.0
+
+    def run(self, progress=False):
+        """The Outcome."""
+        began = time.perf_counter()
+        problem, run = self.problem, self.solver.run
+        out = with_progress(run, problem, self.system.name) if progress else run(problem)
+        self.solve_seconds = time.perf_counter() - began
+        return out
+
+    def solution(self, out, throw=True):
+        """The Solution of an Outcome; SolveError, with `throw`, where the end was not reached."""
+        system, problem, structure = self.system, self.problem, self.system.y_structure
+        stats = {
+            "steps": out.steps, "rejected": out.rejected, "nfev": out.nfev, "njev": 0, "nlu": 0,
+            "compile_seconds": self.compile_seconds, "solve_seconds": self.solve_seconds,
+        }  # fmt: skip
+        t_events, y_events = _happened(out, structure, len(self.watched))
+        solution = Solution(
+            out.ts, structure.unflatten(out.ys, (len(out.ts),)), structure.unflatten(out.y), out.status,
+            message(system, self.record, out, problem.rtol, problem.atol, problem.min_step), stats, system.name,
+            system.state, out.ys, structure, t_events, y_events, out.dense,
+        )  # fmt: skip
+        if throw and not solution.success:
+            raise SolveError(solution.message, solution)
+        return solution
+
+
+def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, t_eval=None, dense_output=False,
+          events=(), first_step=None, min_step=0.0, max_step=math.inf, max_steps=1_000_000, controller=None, tstops=(),
+          dtype=None, records=False):  # fmt: skip
+    """The Posed of the arguments of `solve`, which it checks; what is needed is compiled.
+
+    records : keep the start, the size and the state of each accepted step
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    """
     began = time.perf_counter()
     system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
     name, record = system.name, method_named(method)
@@ -67,6 +130,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
         span_of(name, t_span), y, p, tolerance(name, "rtol", rtol, system.y_structure, system.dtype),
         tolerance(name, "atol", atol, system.y_structure, system.dtype), dense=bool(dense_output),
         controller=controller_named(controller), max_steps=positive_integer(name, "max_steps", max_steps),
+        records=records,
     )  # fmt: skip
     for what, flat in (("y0", y), ("params", p)):
         if not all_finite(flat):
@@ -79,23 +143,7 @@ def solve(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     if watched:
         problem.events = event_kernels(system, watched)
     solver.prepare(problem)
-    compiled = time.perf_counter()
-    out = with_progress(solver.run, problem, name) if progress else solver.run(problem)
-    ended = time.perf_counter()
-    stats = {
-        "steps": out.steps, "rejected": out.rejected, "nfev": out.nfev, "njev": 0, "nlu": 0,
-        "compile_seconds": compiled - began, "solve_seconds": ended - compiled,
-    }  # fmt: skip
-    structure = system.y_structure
-    t_events, y_events = _happened(out, structure, len(watched))
-    solution = Solution(
-        out.ts, structure.unflatten(out.ys, (len(out.ts),)), structure.unflatten(out.y), out.status,
-        message(system, record, out, problem.rtol, problem.atol, problem.min_step), stats, name, system.state, out.ys,
-        structure, t_events, y_events, out.dense,
-    )  # fmt: skip
-    if throw and not solution.success:
-        raise SolveError(solution.message, solution)
-    return solution
+    return Posed(system, record, problem, watched, solver, time.perf_counter() - began)
 
 
 def _happened(out, structure, n_events):

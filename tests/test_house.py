@@ -20,6 +20,7 @@ FLOORS = (
     ("ops", "special", "transforms"),
     ("steppers", "codegen"),
     ("integrate",),
+    ("gradients",),
     (
         "system",
         "tracing",

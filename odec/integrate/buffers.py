@@ -164,6 +164,7 @@ class Buffers:
         self._numbers["rules"][:] = rules_of(self._method, problem)
         whole = self.whole
         whole[at.STOPS], whole[at.DENSE] = len(stops), int(problem.dense)
+        whole[at.RECORDS] = int(problem.records and not problem.dense)
         self.place("members.stops", stops)
         self._stops = stops
 

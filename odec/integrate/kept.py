@@ -7,7 +7,7 @@ import numpy as np
 from odec.integrate import slots as at
 from odec.integrate.dense import DenseOutput
 from odec.integrate.events import SAMPLES
-from odec.integrate.problem import NO_TIMES
+from odec.integrate.problem import NO_TIMES, Record
 
 FIRST_ROOM = 64  # rows at first, where their number is not known
 NAMES = ("kept.ts", "kept.ys", "kept.marks", "kept.segments", "kept.fired_t", "kept.fired_e", "kept.fired_m",
@@ -19,12 +19,12 @@ class Kept:
     """What a run keeps: rows, polynomials, events, each in arrays that grow in place as they fill."""
 
     def __init__(self, solver, problem):
-        n, dtype, degree = solver.n, solver.dtype, solver.method.degree
+        n, dtype, degree = solver.n, solver.dtype, solver.method.degree if problem.dense else 0
         self.problem, self.n, self.degree = problem, n, degree
         self.every = problem.t_eval is None
         self.n_events = len(problem.events.resets) if problem.events else 0
         rows = FIRST_ROOM if self.every else len(problem.t_eval)
-        segments = FIRST_ROOM if problem.dense else 0
+        segments = FIRST_ROOM if problem.dense or problem.records else 0
         fired = FIRST_ROOM + 2 * SAMPLES * self.n_events if self.n_events else 0
         self.rooms = rows, segments, fired
         times = np.empty(rows) if self.every else problem.t_eval  # which are written where they stand
@@ -80,10 +80,13 @@ class Kept:
         if self.n_events:
             times, which, _, states = self._cut(2, self.rooms[2], whole[at.ALL_FIRED])
             outcome.fired_t, outcome.fired_e, outcome.fired_y = times, which, states.reshape(-1, self.n)
-        if self.problem.dense:
+        if self.problem.records or self.problem.dense:
             marks, rows = self._cut(1, self.rooms[1], whole[at.SEGMENTS])
+            rows = rows.reshape(-1, self.degree + 1, self.n)
+        if self.problem.records:
+            outcome.record = Record(marks[::2], marks[1::2], rows[:, 0])
+        if self.problem.dense:
             resets = self.problem.events.resets if self.problem.events else ()
             moved = np.array([r is not None for r in resets], bool)
             jumps = outcome.fired_t[moved[outcome.fired_e]] if moved.any() else NO_TIMES
-            rows = rows.reshape(-1, self.degree + 1, self.n)
             outcome.dense = DenseOutput(marks[::2], marks[1::2], rows, (outcome.t, outcome.y), jumps)

@@ -96,7 +96,7 @@ def needs_room(events, lanes, whole):
     """Whether another step could keep more than there is room for."""
     if lanes.count[at.EVALS] == at.EVERY_STEP and lanes.count[at.SAVED] > whole[at.ROOM] - 2:  # a reset keeps two rows
         return True
-    if whole[at.DENSE] == 1 and whole[at.SEGMENTS] >= whole[at.SEGMENT_ROOM]:
+    if (whole[at.DENSE] == 1 or whole[at.RECORDS] == 1) and whole[at.SEGMENTS] >= whole[at.SEGMENT_ROOM]:
         return True
     if events is not None:
         return whole[at.ALL_FIRED] + LANES * SAMPLES * lanes.count[at.EVENTS] > whole[at.FIRED_ROOM]
@@ -153,6 +153,10 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
     """
     n, direction, stop = count[at.N], lanes.rules[at.DIRECTION], lanes.task[at.STOP * LANES + l]
     end_t, cut, status = then[at.T * LANES + l], NO_CUT, RUNNING
+    if whole[at.RECORDS] == 1:
+        keep_segment(now[at.T * LANES + l], then[at.TRIED * LANES + l], n, 0, before, before, whole[at.SEGMENTS],
+                     kept.marks, kept.segments)  # fmt: skip
+        whole[at.SEGMENTS] += 1
     if needs_polynomial(events, lanes, members, whole, count, l, then):
         cut, end_t = look_within(events, lanes, members, kept, whole, count, l, before, after, now, then)
     keep_step(end_t, after, kept, count)

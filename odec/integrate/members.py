@@ -119,7 +119,8 @@ def set_task(lanes, members, whole, events, count, l):
 
 def next_look(events, members, whole, count, direction):
     """The next time to keep of a lane's member; the far past where each accepted step is looked at."""
-    if events is not None or whole[at.DENSE] == 1 or count[at.EVALS] == at.EVERY_STEP:
+    each = whole[at.DENSE] == 1 or whole[at.RECORDS] == 1 or count[at.EVALS] == at.EVERY_STEP
+    if events is not None or each:
         return -direction * FAR_OFF
     if count[at.NEXT_EVAL] < count[at.EVALS]:
         return times_of(members, whole, count)[count[at.NEXT_EVAL]]

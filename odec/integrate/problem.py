@@ -26,6 +26,7 @@ class Problem:
     t_eval : times to keep, None for every step; the array becomes the times of the outcome
     tstops : times strictly within the span, in its direction
     first_step : 0 to choose one; max_steps : of all steps tried
+    records : keep the start, the size and the state of each accepted step
     """
 
     span: tuple[float, float]
@@ -41,6 +42,7 @@ class Problem:
     max_steps: int = 1_000_000
     controller: Controller = CONTROLLERS["PI"]
     dense: bool = False
+    records: bool = False
     events: EventKernels | None = None
     pause: Callable | None = None  # called with the time reached at the loop's pauses
 
@@ -79,12 +81,25 @@ class EventKernels:
         return table.ravel()
 
 
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The accepted steps of a solve: where each started, how long it was, also where an event cut it, and its state.
+
+    t, h (steps,); y (steps, n)
+    """
+
+    t: np.ndarray
+    h: np.ndarray
+    y: np.ndarray
+
+
 @dataclass
 class Outcome:
     """What the loop leaves behind; arrays are new.
 
     ts (rows,), ys (rows, n); t, y : where it ended
     h : the size of the last step tried; slope, p : of a solve that failed, f at the end and the parameters in use
+    record : of a Problem that records
     reach : |h| times the fastest rate of the model, the median over a long solve and where steps ran out; else None
     fired_t, fired_e, fired_y : times, indices and states of events, in the order in which they happened; None without
     """
@@ -102,6 +117,7 @@ class Outcome:
     slope: np.ndarray = NOTHING
     p: np.ndarray = NOTHING
     dense: DenseOutput | None = None
+    record: Record | None = None
     fired_t: np.ndarray = NOTHING
     fired_e: np.ndarray = NOTHING
     fired_y: np.ndarray = NOTHING

@@ -35,12 +35,13 @@ REALS = 4
 COUNTS = 17
 EVERY_STEP = -1  # in count[EVALS]: save each accepted step
 
-# whole: int64, of all lanes: how many members there are and how they lie, what is kept, and how far the loop is
+# whole: int64, of all lanes: how many members there are and how they lie, what is kept (of each step
+# its polynomial, or its start alone), and how far the loop is
 (
     SIZE, OWN_BEGIN, OWN_END, OWN_STATE, OWN_PARAMETERS, OWN_P, OWN_TIMES, TIMES, STOPS, ADAPTIVE, DENSE,
-    PAUSE, IDLE, MORE, ROUNDS, ROOM, SEGMENTS, SEGMENT_ROOM, ALL_FIRED, FIRED_ROOM,
-) = range(20)  # fmt: skip
-WHOLES = 20
+    RECORDS, PAUSE, IDLE, MORE, ROUNDS, ROOM, SEGMENTS, SEGMENT_ROOM, ALL_FIRED, FIRED_ROOM,
+) = range(21)  # fmt: skip
+WHOLES = 21
 
 # tally: int64, how a member ended: its status, steps taken and rejected, evaluations beside those of steps and of
 # dense outputs, dense outputs

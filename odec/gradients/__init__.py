@@ -1,0 +1,1 @@
+"""Derivatives of a solve: of its rows by what it was given."""
