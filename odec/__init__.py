@@ -6,6 +6,7 @@ _HOMES = {
     "dynamics": "odec.model", "Model": "odec.model", "System": "odec.system", "load": "odec.system",
     "solve": "odec.solving", "Solution": "odec.solution", "solve_ensemble": "odec.ensemble",
     "EnsembleSolution": "odec.ensemble_solution", "Event": "odec.event", "solve_ivp": "odec.interop.scipy",
+    "solve_vjp": "odec.gradient", "Gradient": "odec.gradient",
     "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",
     "ButcherTableau": "odec.steppers.tableaus", "LowStorageTableau": "odec.steppers.low_storage",
     "SymplecticTableau": "odec.steppers.symplectic", "Controller": "odec.integrate.control",

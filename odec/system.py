@@ -13,6 +13,7 @@ from odec.codegen.print_llvm import print_llvm
 from odec.codegen.print_python import print_python
 from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
+from odec.gradients.replay import step_jvp, step_vjp
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.advance import advance_function
@@ -409,7 +410,7 @@ class System:
         return jacobian_values(self.graph, name, (rows, columns + offset))
 
 
-CALLING = ("step", "advance", "dense")  # kernels that call the right-hand side of a large model
+CALLING = ("step", "advance", "dense", "step_vjp", "step_jvp")  # kernels that call the right-hand side of a large model
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
@@ -423,6 +424,14 @@ def _advance_function(system, method="auto", commits=True, keeps=True):
 
 def _dense_function(system, method="auto"):
     return dense_function(system.graph, system._fitting(method))
+
+
+def _step_vjp_function(system, method="auto", rows=False, timed=False):
+    return step_vjp(system.graph, system._fitting(method), rows, timed)
+
+
+def _step_jvp_function(system, method="auto", rows=False):
+    return step_jvp(system.graph, system._fitting(method), rows)
 
 
 def _jvp_function(system, wrt=("t", "y", "p")):
@@ -451,6 +460,8 @@ KERNELS = {
     "step": _step_function,
     "advance": _advance_function,
     "dense": _dense_function,
+    "step_vjp": _step_vjp_function,
+    "step_jvp": _step_jvp_function,
 }
 
 

@@ -30,6 +30,7 @@ FLOORS = (
         "progress",
         "failure",
         "solving",
+        "gradient",
         "ensemble_solution",
         "ensemble_inputs",
         "chunks",

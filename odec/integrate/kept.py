@@ -84,7 +84,7 @@ class Kept:
             marks, rows = self._cut(1, self.rooms[1], whole[at.SEGMENTS])
             rows = rows.reshape(-1, self.degree + 1, self.n)
         if self.problem.records:
-            outcome.record = Record(marks[::2], marks[1::2], rows[:, 0])
+            outcome.record = Record(marks.reshape(-1, 2), np.ascontiguousarray(rows[:, 0]))
         if self.problem.dense:
             resets = self.problem.events.resets if self.problem.events else ()
             moved = np.array([r is not None for r in resets], bool)

@@ -85,12 +85,21 @@ class EventKernels:
 class Record:
     """The accepted steps of a solve: where each started, how long it was, also where an event cut it, and its state.
 
-    t, h (steps,); y (steps, n)
+    marks (steps, 2) : t and h; y (steps, n), contiguous
     """
 
-    t: np.ndarray
-    h: np.ndarray
+    marks: np.ndarray
     y: np.ndarray
+
+    @property
+    def t(self):
+        """(steps,)"""
+        return self.marks[:, 0]
+
+    @property
+    def h(self):
+        """(steps,)"""
+        return self.marks[:, 1]
 
 
 @dataclass
