@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_HOMES = {
+_HOMES = {  # name -> the module that holds it; with a colon behind it, the module itself
     "dynamics": "odec.model", "Model": "odec.model", "System": "odec.system", "load": "odec.system",
     "solve": "odec.solving", "Solution": "odec.solution", "solve_ensemble": "odec.ensemble",
     "EnsembleSolution": "odec.ensemble_solution", "Event": "odec.event", "solve_ivp": "odec.interop.scipy",
@@ -13,7 +13,7 @@ _HOMES = {
     "supported": "odec.ops.catalogue", "from_sympy": "odec.interop.sympy",
     "Status": "odec.errors", "OdecError": "odec.errors", "TraceError": "odec.errors", "ShapeError": "odec.errors",
     "MissingRuleError": "odec.errors", "ArgumentError": "odec.errors", "SolveError": "odec.errors",
-    "LoadError": "odec.errors", "CompileError": "odec.errors", "special": None, "testing": None,
+    "LoadError": "odec.errors", "CompileError": "odec.errors", "special": "odec.special:", "testing": "odec.testing:",
 }  # fmt: skip
 __all__ = list(_HOMES)
 __version__ = "0.1.0"
@@ -25,7 +25,8 @@ def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module 'odec' has no attribute {name!r}")
     home = _HOMES[name]
-    value = importlib.import_module(f"odec.{name}") if home is None else getattr(importlib.import_module(home), name)
+    module = importlib.import_module(home.removesuffix(":"))
+    value = module if home.endswith(":") else getattr(module, name)
     globals()[name] = value
     return value
 
