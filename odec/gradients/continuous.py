@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from odec.errors import ArgumentError, SolveError, Status
+from odec.gradients.discrete import Pulled
 from odec.graph.function import Function
 from odec.graph.node import input_node
 from odec.graph.structure import Leaf, Structure
@@ -70,127 +71,113 @@ class Backward:
     seminorm: bool = True
 
 
-@dataclass
-class BackwardStats:
-    """Steps taken, rejected, and evaluations of the adjoint's right-hand side, in all pieces.
+AS_FORWARD = Backward()
 
+
+@dataclass
+class Reconstructed(Pulled):
+    """Cotangents, as Pulled; what the backward solve took, and how well it came back.
+
+    steps, rejected, nfev : of the adjoint's solve, in all pieces
     drift : the largest |y reconstructed - y stored| / (atol + rtol |y|) at the rows and at t0, with the larger
         tolerances of the two solves
     """
 
-    steps: int = 0
-    rejected: int = 0
-    nfev: int = 0
-    drift: float = 0.0
+    rejected: int
+    nfev: int
+    drift: float
 
 
-@dataclass(frozen=True, eq=False)
-class FlatGradient:
-    """The gradient of a solve, flat: y0 (n,), p (m,), t0, rows (rows,) by the time of each row, stats."""
+class Backsolve:
+    """The adjoint of one solve with its state reconstructed: memory of O(n + m), whatever the number of steps.
 
-    y0: np.ndarray
-    p: np.ndarray
-    t0: float
-    rows: np.ndarray
-    stats: BackwardStats = field(default_factory=BackwardStats)
-
-
-def backsolve(posed, y0, ts, ys, ys_bar, how=Backward()):
-    """The gradient of sum_i ys_bar_i . y(ts_i) by the adjoint with y reconstructed: memory of O(n + m) and the rows.
-
-    Between rows y is solved backwards with a and g; at a row it is taken from `ys` anew, and the difference is the
-    drift. Rows before which no cotangent is left cost nothing.
+    Between rows y is solved backwards with a and g; at a row it is taken from the outcome anew, and the difference is
+    the drift. Pieces behind the last cotangent cost nothing.
 
     Parameters
     ----------
-    posed : a posed solve (.system, .record, .problem), of which y0 of the problem is not read
-    y0 : (n,), the state at the start
-    ts, ys : (rows,), (rows, n): the rows of its Outcome, times sorted from t0 to t1
-    ys_bar : (rows, n), finite
+    system : System; method : its record; problem : Problem; outcome : its Outcome
+    y0 : (n,), the state at the start, for that of the problem can have become the end
     how : Backward
-
-    Returns
-    -------
-    FlatGradient; where the last row is the end of the time span, its entry of `rows` is the derivative by t1
 
     Raises
     ------
-    ArgumentError : the solve had events or tstops, or cotangents are not finite
-    SolveError : the backward solve did not arrive
-
-    Warns
-    -----
-    RuntimeWarning : the drift is beyond 1,000 tolerances
+    ArgumentError : the solve has events or tstops, or the adjoint cannot be solved as `how` says
 
     References: Chen et al., NeurIPS 31 (2018), appendix B and C
     """
-    system, problem = posed.system, posed.problem
-    _refuse(system.name, problem, ys_bar)
-    n, m = system.y_structure.size, system.p_structure.size
-    adjoint = _Adjoint(posed, how)
-    t0, p, stats = problem.span[0], problem.p, BackwardStats()
-    z, found = np.zeros(2 * n + m, system.dtype), np.zeros(len(ts))
-    y, a = z[:n], z[n : 2 * n]
-    for i in reversed(range(len(ts))):
-        if ys_bar[i].any():
-            found[i] = ys_bar[i] @ adjoint.slope(ts[i], ys[i], p)
-            a += ys_bar[i]
-        y[:] = ys[i]
-        before, y_before = (ts[i - 1], ys[i - 1]) if i else (t0, y0)
-        if before != ts[i] and a.any():
-            z[:] = adjoint.piece(z, ts[i], before, stats)
-            stats.drift = max(stats.drift, adjoint.distance(y, y_before))
-    if not stats.drift <= FAR_DRIFT:
-        warnings.warn(_drifted(system.name, stats.drift), RuntimeWarning, stacklevel=2)
-    return FlatGradient(a.copy(), z[2 * n :].copy(), float(-(a @ adjoint.slope(t0, y0, p))), found, stats)
 
+    def __init__(self, system, method, problem, outcome, y0, how=AS_FORWARD):
+        self.name, self.problem, self.outcome, self.y0 = system.name, problem, outcome, y0
+        self._refuse()
+        self.method = method if how.method is None else method_named(how.method)
+        self.n, self.m, self.dtype = system.y_structure.size, system.p_structure.size, system.dtype
+        self._rhs, self.solver = system.compiled("rhs"), self._solver(system)
+        self.inside = bool(problem.t_eval is not None and len(problem.t_eval))
+        rtol = problem.rtol if how.rtol is None else how.rtol
+        atol = problem.atol if how.atol is None else how.atol
+        self._accuracy = np.maximum(rtol, problem.rtol), np.maximum(atol, problem.atol)
+        self.tolerances = _tolerances(rtol, atol, self.n, self.m, how.seminorm, self.dtype)
 
-def _refuse(name, problem, ys_bar):
-    """ArgumentError for what the continuous adjoint does not support."""
-    for what, given in (("events", problem.events), ("tstops", problem.tstops)):
-        if given:
+    def _refuse(self):
+        """ArgumentError for what the adjoint does not support."""
+        for what, given in (("events", self.problem.events), ("tstops", self.problem.tstops)):
+            if given:
+                raise ArgumentError(
+                    f'{self.name}: the solve has {what}; adjoint="backsolve" takes smooth solutions; use '
+                    'adjoint="discrete".'
+                )
+
+    def _solver(self, system):
+        if not self.method.adaptive and not self.problem.first_step:
             raise ArgumentError(
-                f'{name}: the solve has {what}; adjoint="backsolve" takes smooth solutions; use adjoint="discrete".'
-            )
-    if not np.isfinite(ys_bar).all():
-        row = int(np.flatnonzero(~np.isfinite(ys_bar).all(axis=1))[0])
-        raise ArgumentError(f"{name}: the cotangent of row {row} is not finite; finite numbers are needed.")
-
-
-def _drifted(name, drift):
-    return (
-        f"{name}: the state that backsolve reconstructed is {drift:,.0f} tolerances from the one that was solved, so "
-        f"its gradient may be wrong: solved backwards, this model magnifies errors. {CURE}."
-    )
-
-
-class _Adjoint:
-    """The backward solver of a posed solve, and its options."""
-
-    def __init__(self, posed, how):
-        self._name, self._forward, system = posed.system.name, posed.problem, posed.system
-        self._method = posed.record if how.method is None else method_named(how.method)
-        self._rhs = system.solver(posed.record).rhs
-        try:
-            self._solver = adjoint_system(system).solver(self._method)
-        except ArgumentError as error:
-            raise ArgumentError(f"{error} This is the adjoint of {self._name}: name another adjoint_method.") from None
-        n, m = system.y_structure.size, system.p_structure.size
-        rtol = self._forward.rtol if how.rtol is None else how.rtol
-        atol = self._forward.atol if how.atol is None else how.atol
-        self._accuracy = np.maximum(rtol, self._forward.rtol), np.maximum(atol, self._forward.atol)
-        self._tolerances = _tolerances(rtol, atol, n, m, how.seminorm, system.dtype)
-        self._first = self._forward.first_step
-        if not self._method.adaptive and not self._first:
-            raise ArgumentError(
-                f"{self._name}: adjoint_method {self._method.name} takes fixed steps, and the solve has no first_step; "
+                f"{self.name}: adjoint_method {self.method.name} takes fixed steps, and the solve has no first_step; "
                 "give it one, or name a method with error control."
             )
+        try:
+            return adjoint_system(system).solver(self.method)
+        except ArgumentError as error:
+            raise ArgumentError(f"{error} This is the adjoint of {self.name}: name another adjoint_method.") from None
 
-    def slope(self, t, y, p):
+    def pull(self, rows_bar):
+        """The Reconstructed of cotangents rows_bar (rows, n) of the rows of the outcome.
+
+        Raises
+        ------
+        ArgumentError : a cotangent is not finite
+        SolveError : the backward solve did not arrive
+
+        Warns
+        -----
+        RuntimeWarning : the drift is beyond 1,000 tolerances
+        """
+        if not np.isfinite(rows_bar).all():
+            row = int(np.flatnonzero(~np.isfinite(rows_bar).all(axis=1))[0])
+            raise ArgumentError(f"{self.name}: the cotangent of row {row} is not finite; finite numbers are needed.")
+        ts, ys, t0 = self.outcome.ts, self.outcome.ys, self.problem.span[0]
+        way, times = _Way(self), np.zeros(len(ts))
+        for i in reversed(range(len(ts))):
+            if rows_bar[i].any():
+                times[i] = rows_bar[i] @ self.slope(ts[i], ys[i])
+                way.a += rows_bar[i]
+            before, y_before = (ts[i - 1], ys[i - 1]) if i else (t0, self.y0)
+            if before != ts[i] and way.a.any():
+                way.back(ts[i], ys[i], before)
+                way.drift = max(way.drift, self.distance(way.y, y_before))
+        if not way.drift <= FAR_DRIFT:
+            warnings.warn(_drifted(self.name, way.drift), RuntimeWarning, stacklevel=3)
+        t0_bar = -(way.a @ self.slope(t0, self.y0))
+        if not self.inside:  # the last row moves with the end, those of steps before it with the start
+            t0_bar += times[:-1].sum()
+        return Reconstructed(
+            way.a.copy(), way.g.copy(), float(t0_bar), 0.0 if self.inside else float(times[-1]),
+            times if self.inside else NO_TIMES, way.steps, way.rejected, way.nfev, way.drift,
+        )  # fmt: skip
+
+    def slope(self, t, y):
         """f(t, y, p), (n,)."""
         rate = np.empty_like(y)
-        self._rhs.run(np.array([float(t)]), np.ascontiguousarray(y), p, rate)
+        self._rhs.run(np.array([float(t)]), np.ascontiguousarray(y), self.problem.p, rate)
         return rate
 
     def distance(self, y, stored):
@@ -198,26 +185,45 @@ class _Adjoint:
         rtol, atol = self._accuracy
         return float(np.max(np.abs(y - stored) / (atol + rtol * np.abs(stored)), initial=0.0))
 
-    def piece(self, z, t, before, stats):
-        """(y, a, g) at the time `before`, from those at t; the first step goes on from the piece solved last."""
-        rtol, atol = self._tolerances
-        given = self._forward
+
+class _Way:
+    """One way back: y, a and g where it is, and what it took."""
+
+    def __init__(self, adjoint):
+        self._adjoint, self._first = adjoint, adjoint.problem.first_step
+        n = adjoint.n
+        z = self._z = np.zeros(2 * n + adjoint.m, adjoint.dtype)
+        self.y, self.a, self.g = z[:n], z[n : 2 * n], z[2 * n :]
+        self.steps = self.rejected = self.nfev = 0
+        self.drift = 0.0
+
+    def back(self, t, y, before):
+        """From the time t, at which the state is y, to `before`; the first step goes on from the piece before."""
+        self.y[:] = y
+        given, (rtol, atol) = self._adjoint.problem, self._adjoint.tolerances
         problem = Problem(
-            (float(t), float(before)), z.copy(), given.p, rtol, atol, NO_TIMES, first_step=self._first,
+            (float(t), float(before)), self._z.copy(), given.p, rtol, atol, NO_TIMES, first_step=self._first,
             min_step=given.min_step, max_step=given.max_step, max_steps=given.max_steps, controller=given.controller,
         )  # fmt: skip
-        out = self._solver.run(problem)
-        stats.steps += out.steps
-        stats.rejected += out.rejected
-        stats.nfev += out.nfev
+        out = self._adjoint.solver.run(problem)
+        self.steps += out.steps
+        self.rejected += out.rejected
+        self.nfev += out.nfev
         if out.status is not Status.SUCCESS:
             raise SolveError(
-                f"{self._name}: its adjoint, solved backwards from t = {t:.6g}, stopped at t = {out.t:.6g} after "
-                f"{out.steps:,} steps: {out.status.sentence}. What decays forwards grows backwards. {CURE}."
+                f"{self._adjoint.name}: its adjoint, solved backwards from t = {t:.6g}, stopped at t = {out.t:.6g} "
+                f"after {out.steps:,} steps: {out.status.sentence}. What decays forwards grows backwards. {CURE}."
             )
-        if self._method.adaptive:  # the last step of a piece is cut short by its end
+        if self._adjoint.method.adaptive:  # the last step of a piece is cut short by its end
             self._first = abs(out.h) if out.rejected else max(self._first, abs(out.h))
-        return out.y
+        self._z[:] = out.y
+
+
+def _drifted(name, drift):
+    return (
+        f"{name}: the state that backsolve reconstructed is {drift:,.0f} tolerances from the one that was solved, so "
+        f"its gradient may be wrong: solved backwards, this model magnifies errors. {CURE}."
+    )
 
 
 def _tolerances(rtol, atol, n, m, seminorm, dtype):

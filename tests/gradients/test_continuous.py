@@ -12,21 +12,27 @@ from scipy.linalg import expm, expm_frechet
 
 import odec
 from odec.errors import ArgumentError, SolveError
-from odec.gradients.continuous import Backward, adjoint_dynamics, adjoint_system, backsolve
+from odec.gradients.continuous import AS_FORWARD, Backsolve, Backward, adjoint_dynamics, adjoint_system
+from odec.gradients.discrete import Discrete
 from odec.solving import posed
 
-SAME = Backward()
 TIGHT = {"rtol": 1e-12, "atol": 1e-13}
 REFERENCES = json.loads((Path(__file__).parents[1] / "problems" / "nonstiff.json").read_text())["problems"]
 
 
-def gradient(model, span, y0, params=(), weights=None, how=SAME, **options):
-    """The FlatGradient of sum_i weights_i . y(t_i), and the rows; weights None weighs the end by ones."""
-    options = {**TIGHT, "t_eval": [], **options}
-    given, start = posed(model, span, y0, params, **options), np.ravel(y0)
+def solved(model, span, y0, params=(), how=AS_FORWARD, **options):
+    """The Backsolve of a solve, and its Outcome."""
+    given = posed(model, span, y0, params, **{**TIGHT, "t_eval": [], **options})
+    start = given.problem.y.copy()
     out = given.run()
+    return Backsolve(given.system, given.record, given.problem, out, start, how), out
+
+
+def gradient(model, span, y0, params=(), weights=None, how=AS_FORWARD, **options):
+    """The gradient of sum_i weights_i . y(t_i), and the Outcome; weights None weighs each row by ones."""
+    adjoint, out = solved(model, span, y0, params, how, **options)
     bars = np.ones_like(out.ys) if weights is None else np.reshape(weights, out.ys.shape).astype(out.ys.dtype)
-    return backsolve(given, start.astype(out.ys.dtype), out.ts, out.ys, bars, how), out
+    return adjoint.pull(bars), out
 
 
 @odec.dynamics
@@ -64,7 +70,7 @@ def weights_of_network(rng, n=2, hidden=20):
 def test_linear_system_has_the_gradient_of_the_matrix_exponential():
     a, y0, w, t = np.array([[-0.3, 1.2], [-0.9, 0.1]]), np.array([1.0, -0.5]), np.array([0.7, 2.0]), 3.0
     found, _ = gradient(linear, (0.0, t), y0, (a,), w)
-    np.testing.assert_allclose(found.y0, expm(a * t).T @ w, rtol=1e-10)
+    np.testing.assert_allclose(found.y, expm(a * t).T @ w, rtol=1e-10)
     by_a = expm_frechet(a.T * t, t * np.outer(w, y0), compute_expm=False)
     np.testing.assert_allclose(found.p.reshape(2, 2), by_a, rtol=1e-10)
 
@@ -77,11 +83,11 @@ def test_rows_and_times_have_the_gradient_of_the_closed_form(span, seminorm):
     w = np.random.default_rng(0).normal(size=(6, 2))
     found, _ = gradient(growth, span, y0, (rate, 3.0), w, Backward(seminorm=seminorm), t_eval=times)
     grown = w * y0 * np.exp(rate * (times**2 - t0**2) / 2)[:, None]
-    np.testing.assert_allclose(found.y0, grown.sum(0) / y0, rtol=1e-9)
+    np.testing.assert_allclose(found.y, grown.sum(0) / y0, rtol=1e-9)
     np.testing.assert_allclose(found.p, [(grown.sum(1) * (times**2 - t0**2) / 2).sum(), 0.0], rtol=1e-9)
-    np.testing.assert_allclose(found.rows, rate * times * grown.sum(1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.times, rate * times * grown.sum(1), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.t0, -rate * t0 * grown.sum(), rtol=1e-9)
-    assert found.stats.drift < 100
+    assert found.drift < 100
 
 
 @pytest.mark.parametrize("method", ["tsit5", "dop853"])
@@ -93,7 +99,7 @@ def test_lotka_volterra_meets_its_reference(method, component):
         lotka_volterra, (record["t0"], record["t1"]), np.array(record["y0"]), tuple(record["params"].values()),
         np.eye(2)[component], method=method,
     )  # fmt: skip
-    np.testing.assert_allclose(found.y0, np.array(truth["dy_dy0"][component], float), rtol=1e-8)
+    np.testing.assert_allclose(found.y, np.array(truth["dy_dy0"][component], float), rtol=1e-8)
     np.testing.assert_allclose(found.p, np.array(truth["dy_dp"][component], float), rtol=1e-8)
 
 
@@ -104,7 +110,7 @@ def test_every_step_as_a_row_gives_the_same_gradient_as_its_last_row():
     last = np.zeros((len(steps), 2))
     last[-1] = 1.0
     found, _ = gradient(lotka_volterra, (0.0, 5.0), y0, p, last, t_eval=None)
-    np.testing.assert_allclose(found.y0, end.y0, rtol=1e-9)
+    np.testing.assert_allclose(found.y, end.y, rtol=1e-9)
     np.testing.assert_allclose(found.p, end.p, rtol=1e-9)
 
 
@@ -112,7 +118,7 @@ def test_row_given_twice_counts_twice():
     y0, p = np.array([1.0, 2.0]), (-0.5, 0.0)
     once, _ = gradient(growth, (0.0, 1.0), y0, p, [[2.0, 2.0]], t_eval=[0.7])
     twice, _ = gradient(growth, (0.0, 1.0), y0, p, np.ones((2, 2)), t_eval=[0.7, 0.7])
-    np.testing.assert_array_equal(twice.y0, once.y0)
+    np.testing.assert_array_equal(twice.y, once.y)
     np.testing.assert_array_equal(twice.p, once.p)
 
 
@@ -120,13 +126,13 @@ def test_model_without_parameters_has_an_empty_gradient_by_them():
     decay = odec.dynamics(lambda t, y: -y)
     found, _ = gradient(decay, (0.0, 1.0), np.ones(3))
     assert found.p.shape == (0,)
-    np.testing.assert_allclose(found.y0, np.exp(-1.0), rtol=1e-10)
+    np.testing.assert_allclose(found.y, np.exp(-1.0), rtol=1e-10)
 
 
 def test_float32_solve_has_a_float32_gradient():
     found, _ = gradient(growth, (0.0, 1.0), np.ones(2, np.float32), (-0.5, 0.0), rtol=1e-5, atol=1e-6)
-    assert found.y0.dtype == found.p.dtype == np.float32
-    np.testing.assert_allclose(found.y0, np.exp(-0.25), rtol=1e-4)
+    assert found.y.dtype == found.p.dtype == np.float32
+    np.testing.assert_allclose(found.y, np.exp(-0.25), rtol=1e-4)
     np.testing.assert_allclose(found.p, [np.exp(-0.25), 0.0], rtol=1e-4)
 
 
@@ -134,7 +140,7 @@ def test_large_state_keeps_what_it_was_given():
     decay = odec.dynamics(lambda t, y, k: -k * y)
     y0 = np.full(70_000, 2.0)
     found, out = gradient(decay, (0.0, 1.0), y0, (0.5,), rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(found.y0, np.exp(-0.5), rtol=1e-6)
+    np.testing.assert_allclose(found.y, np.exp(-0.5), rtol=1e-6)
     np.testing.assert_allclose(found.p, [-2.0 * 70_000 * np.exp(-0.5)], rtol=1e-6)
     np.testing.assert_allclose(out.ys, 2.0 * np.exp(-0.5), rtol=1e-6)
 
@@ -142,8 +148,8 @@ def test_large_state_keeps_what_it_was_given():
 def test_fixed_steps_go_backwards_at_the_same_size():
     a, y0 = np.array([[-0.3, 1.2], [-0.9, 0.1]]), np.array([1.0, -0.5])
     found, out = gradient(linear, (0.0, 2.0), y0, (a,), method="rk4", first_step=0.01)
-    assert found.stats.steps == out.steps
-    np.testing.assert_allclose(found.y0, expm(2.0 * a).T @ np.ones(2), rtol=1e-8)
+    assert found.steps == out.steps
+    np.testing.assert_allclose(found.y, expm(2.0 * a).T @ np.ones(2), rtol=1e-8)
 
 
 # ---- cost
@@ -153,19 +159,19 @@ def test_rows_without_cotangents_cost_nothing():
     y0, times = np.array([1.0, 1.0]), np.linspace(0.0, 10.0, 11)
     w = np.zeros((11, 2))
     found, _ = gradient(lotka_volterra, (0.0, 10.0), y0, (1.5, 1.0, 3.0, 1.0), w, t_eval=times)
-    assert (found.stats.nfev, found.t0) == (0, 0.0)
-    assert not found.y0.any() and not found.p.any() and not found.rows.any()
+    assert (found.nfev, found.t0) == (0, 0.0)
+    assert not found.y.any() and not found.p.any() and not found.times.any()
     w[2] = 1.0
     early, _ = gradient(lotka_volterra, (0.0, 10.0), y0, (1.5, 1.0, 3.0, 1.0), w, t_eval=times)
     w[10] = 1.0
     late, _ = gradient(lotka_volterra, (0.0, 10.0), y0, (1.5, 1.0, 3.0, 1.0), w, t_eval=times)
-    assert 0 < early.stats.nfev < 0.4 * late.stats.nfev
+    assert 0 < early.nfev < 0.4 * late.nfev
 
 
 def test_first_step_of_a_piece_goes_on_from_the_piece_before():
     times = np.linspace(0.0, 1.0, 101)
     found, _ = gradient(growth, (0.0, 1.0), np.ones(2), (-0.5, 0.0), t_eval=times, rtol=1e-6, atol=1e-9)
-    assert found.stats.steps < 110
+    assert found.steps < 110
 
 
 def test_seminorm_takes_fewer_evaluations_for_the_same_accuracy():
@@ -175,7 +181,7 @@ def test_seminorm_takes_fewer_evaluations_for_the_same_accuracy():
     exact, _ = gradient(network, (0.0, 4.0), y0, p)
     with_it, _ = gradient(network, (0.0, 4.0), y0, p, **loose)
     without, _ = gradient(network, (0.0, 4.0), y0, p, how=Backward(seminorm=False), **loose)
-    assert with_it.stats.nfev < without.stats.nfev
+    assert with_it.nfev < without.nfev
     for found in (with_it, without):
         np.testing.assert_allclose(found.p, exact.p, atol=1e-4 * np.abs(exact.p).max())
 
@@ -185,26 +191,25 @@ def test_own_tolerances_and_method_are_the_backward_ones():
     same, _ = gradient(lotka_volterra, (0.0, 10.0), y0, p)
     loose, _ = gradient(lotka_volterra, (0.0, 10.0), y0, p, how=Backward(1e-6, np.array([1e-9, 1e-8])))
     high, _ = gradient(lotka_volterra, (0.0, 10.0), y0, p, how=Backward(method="dop853"))
-    assert loose.stats.steps < 0.2 * same.stats.steps and high.stats.steps < 0.2 * same.stats.steps
-    np.testing.assert_allclose(loose.y0, same.y0, rtol=1e-3)
-    np.testing.assert_allclose(high.y0, same.y0, rtol=1e-9)
+    assert loose.steps < 0.2 * same.steps and high.steps < 0.2 * same.steps
+    np.testing.assert_allclose(loose.y, same.y, rtol=1e-3)
+    np.testing.assert_allclose(high.y, same.y, rtol=1e-9)
 
 
-def peak_of_backsolve(max_step):
-    given = posed(lorenz, (0.0, 1.0), np.ones(3), t_eval=[], max_step=max_step, rtol=1e-9)
-    out = given.run()
-    w = np.ones_like(out.ys)
-    backsolve(given, np.ones(3), out.ts, out.ys, w)  # what is compiled and kept stays out of the count
+def peak_of_pull(max_step):
+    adjoint, out = solved(lorenz, (0.0, 1.0), np.ones(3), max_step=max_step, rtol=1e-9, atol=1e-9)
+    bars = np.ones_like(out.ys)
+    adjoint.pull(bars)  # what is compiled and kept stays out of the count
     tracemalloc.start()
-    found = backsolve(given, np.ones(3), out.ts, out.ys, w)
+    found = adjoint.pull(bars)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return found.stats.steps, peak
+    return found.steps, peak
 
 
 def test_memory_does_not_depend_on_the_number_of_steps():
-    few, small = peak_of_backsolve(1e-3)
-    many, large = peak_of_backsolve(1e-5)
+    few, small = peak_of_pull(1e-3)
+    many, large = peak_of_pull(1e-5)
     assert few >= 1_000 and many >= 100_000
     assert large <= small + 4_096
 
@@ -236,7 +241,7 @@ def test_drift_is_measured_and_warned_of():
     with pytest.warns(RuntimeWarning, match=r'lorenz: .* tolerances from .* adjoint="discrete"'):
         found, _ = gradient(lorenz, (0.0, 20.0), np.ones(3), (), np.ones((16, 3)), t_eval=np.arange(1.25, 20.1, 1.25),
                             rtol=1e-6, atol=1e-9)  # fmt: skip
-    assert found.stats.drift > 1e5
+    assert found.drift > 1e5
 
 
 def test_state_that_grows_without_bound_backwards_is_an_error():
@@ -248,7 +253,7 @@ def test_rows_on_the_way_hold_the_drift_down():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found, _ = gradient(lorenz, (0.0, 5.0), np.ones(3), t_eval=np.linspace(0, 5, 51), rtol=1e-8, atol=1e-10)
-    assert found.stats.drift < 1e3
+    assert found.drift < 1e3
 
 
 @pytest.mark.parametrize(
@@ -277,8 +282,27 @@ def test_method_that_does_not_suit_the_adjoint_is_named():
 
 
 def test_backward_solve_that_stops_says_where():
-    given = posed(lorenz, (0.0, 5.0), np.ones(3), t_eval=[])
-    out = given.run()
-    short = replace(given, problem=replace(given.problem, max_steps=10))
+    adjoint, out = solved(lorenz, (0.0, 5.0), np.ones(3))
+    adjoint.problem = replace(adjoint.problem, max_steps=10)
     with pytest.raises(SolveError, match=r"lorenz: its adjoint, .* after \d+ steps: took max_steps"):
-        backsolve(short, np.ones(3), out.ts, out.ys, np.ones_like(out.ys))
+        adjoint.pull(np.ones_like(out.ys))
+
+
+# ---- beside the discrete adjoint
+
+
+@odec.dynamics
+def forced(t, y, a, b):
+    return [y[1], -a * np.sin(y[0]) - b * y[1] + np.cos(2.0 * t)]
+
+
+@pytest.mark.parametrize("t_eval", [None, [], [0.0, 0.5, 1.9], [0.7, 2.0]], ids=["steps", "end", "rows", "to the end"])
+def test_gradient_is_the_discrete_one_to_the_tolerance(t_eval):
+    y0, p = np.array([0.5, 1.0]), (2.0, 0.3)
+    given = posed(forced, (0.0, 2.0), y0, p, t_eval=t_eval, records=True, method="dop853", **TIGHT)
+    out = given.run()
+    bars = np.random.default_rng(1).normal(size=out.ys.shape)
+    one = Discrete(given.system, given.record, given.problem, out).pull(bars)
+    other = Backsolve(given.system, given.record, given.problem, out, y0).pull(bars)
+    for name in ("y", "p", "t0", "t1", "times"):
+        np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-8, atol=1e-8, err_msg=name)
