@@ -7,6 +7,8 @@ _HOMES = {  # name -> the module that holds it; with a colon behind it, the modu
     "solve": "odec.solving", "Solution": "odec.solution", "solve_ensemble": "odec.ensemble",
     "EnsembleSolution": "odec.ensemble_solution", "Event": "odec.event", "solve_ivp": "odec.interop.scipy",
     "solve_vjp": "odec.gradient", "Gradient": "odec.gradient",
+    "sensitivities": "odec.sensitivity", "solve_jvp": "odec.sensitivity", "SensitivitySolution": "odec.sensitivity",
+    "steady_state": "odec.steady", "steady_state_vjp": "odec.steady", "SteadyState": "odec.steady",
     "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",
     "ButcherTableau": "odec.steppers.tableaus", "LowStorageTableau": "odec.steppers.low_storage",
     "SymplecticTableau": "odec.steppers.symplectic", "Controller": "odec.integrate.control",
