@@ -62,7 +62,7 @@ class Backward:
 
     rtol, atol : numbers, or vectors (n,) for y and a alike
     method : name or record of a method
-    seminorm : leave the quadrature g out of the error norm
+    seminorm : leave the quadrature g out of the error norm; else |(y, a)|² + |g|², each a mean of squares
     """
 
     rtol: float | np.ndarray | None = None
@@ -229,14 +229,14 @@ def _drifted(name, drift):
 def _tolerances(rtol, atol, n, m, seminorm, dtype):
     """rtol, atol (2 n + m,) of y, a and g.
 
-    The norm is a mean over all components. With the seminorm, tolerances sqrt(2 n / (2 n + m)) as large make it the
-    mean over y and a alone.
+    The solver's norm is a mean over all components. With tolerances sqrt(2 n / (2 n + m)) and sqrt(m / (2 n + m)) as
+    large, its square is the sum of the squares of the norms of (y, a) and of g, so that easy parameters do not thin out
+    the error of a small state; with the seminorm that of (y, a) alone.
     """
-    scale = math.sqrt(2 * n / (2 * n + m)) if seminorm else 1.0
     whole = np.empty((2, 2 * n + m), dtype)
     for row, value in zip(whole, (rtol, atol), strict=True):
-        row[: 2 * n].reshape(2, n)[:] = scale * np.asarray(value)
-        row[2 * n :] = np.min(value)
+        row[: 2 * n].reshape(2, n)[:] = math.sqrt(2 * n / (2 * n + m)) * np.asarray(value)
+        row[2 * n :] = math.sqrt(m / (2 * n + m)) * np.min(value)
     if seminorm:
         whole[1, 2 * n :] = FREE[str(np.dtype(dtype))]
     return whole
