@@ -61,9 +61,9 @@ def pull_back(kernels, tape, real, count):
     for back in range(steps):
         k = count[LAST] - back
         t, h, state = tape.marks[2 * k], tape.marks[2 * k + 1], offset(tape.states, k * n)
-        end_t, end = tape.marks[2 * k + 2], offset(state, n)
-        if back == 0:
-            end_t, end = real[END], tape.end
+        end_t, end = real[END], tape.end
+        if back > 0:
+            end_t, end = tape.marks[2 * k + 2], offset(state, n)
         last = count[ROW]
         slide, within = take_rows(kernels, tape, real, count, t, h, end_t, end, behind)
         timed = within > 0 or (back == 0 and count[CUT] == 1)
