@@ -9,6 +9,7 @@ _HOMES = {  # name -> the module that holds it; with a colon behind it, the modu
     "solve_vjp": "odec.gradient", "Gradient": "odec.gradient",
     "sensitivities": "odec.sensitivity", "solve_jvp": "odec.sensitivity", "SensitivitySolution": "odec.sensitivity",
     "steady_state": "odec.steady", "steady_state_vjp": "odec.steady", "SteadyState": "odec.steady",
+    "jax": "odec.interop.jax:",
     "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",
     "ButcherTableau": "odec.steppers.tableaus", "LowStorageTableau": "odec.steppers.low_storage",
     "SymplecticTableau": "odec.steppers.symplectic", "Controller": "odec.integrate.control",
@@ -16,6 +17,7 @@ _HOMES = {  # name -> the module that holds it; with a colon behind it, the modu
     "Status": "odec.errors", "OdecError": "odec.errors", "TraceError": "odec.errors", "ShapeError": "odec.errors",
     "MissingRuleError": "odec.errors", "ArgumentError": "odec.errors", "SolveError": "odec.errors",
     "LoadError": "odec.errors", "CompileError": "odec.errors", "special": "odec.special:", "testing": "odec.testing:",
+    "torch": "odec.interop.torch:",
 }  # fmt: skip
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

@@ -1,0 +1,264 @@
+"""Solves as differentiable functions of PyTorch tensors: `odec.torch.odeint(model, y0, t, params)`.
+
+The model stays a NumPy function that odec compiles; PyTorch sees one operation, whose backward pass is the pullback
+of `odec.solve_vjp`.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from odec.errors import ArgumentError, ShapeError
+from odec.gradient import solve_vjp
+from odec.graph.structure import Branch, Leaf, Structure, children_of
+from odec.solving import solve
+
+_TAKEN = {
+    "t_eval": "the output times are those of t",
+    "t_span": "t says where the solve starts and ends",
+    "dtype": "it follows y0; convert y0, as y0.double()",
+    "throw": "a solve that fails always raises SolveError",
+    "events": "they are not differentiated; use odec.solve for them",
+    "dense_output": "the result is a tensor of the rows at t",
+    "progress": "it is for one long solve; use odec.solve for that",
+}
+
+
+def odeint(model, y0, t, params=(), *, adjoint="discrete", **options):
+    """The states at the times t of dy/dt = f(t, y, *params) from y0 at t[0], differentiable by y0, t and params.
+
+    Gradients go to the inputs that require them, in float64 or float32 as y0; no other input costs anything. Tensors
+    on a GPU are copied to the CPU, where odec solves, and the result is copied back.
+
+    Parameters
+    ----------
+    model : Model or System
+    y0 : tensor, or a nested tuple, list or dict of tensors: the state at t[0]. float32 if all are, else float64
+    t : tensor (m,) or list of at least two times, rising or falling, in the model's unit of time
+    params : tuple in signature order, or dict by name, of tensors, numbers, and nested tuples, lists and dicts of
+        them, as dict(net.named_parameters())
+    adjoint : as odec.solve_vjp takes it
+    options : as odec.solve takes them: method, rtol, atol, first_step, max_steps, ...
+
+    Returns
+    -------
+    ys : tensor (m, *y0.shape), or such tensors in the structure of y0; in the unit of y0
+
+    Raises
+    ------
+    ImportError : PyTorch is not installed
+    ArgumentError, ShapeError, TraceError : as odec.solve; second derivatives
+    SolveError : the solve stopped before t[-1]
+    """
+    torch = _torch()
+    for name, reason in _TAKEN.items():
+        if name in options:
+            raise ArgumentError(f"odeint: {name} cannot be given: {reason}.")
+    t = _times(torch, t)
+    leaves = []
+    y_form, p_form = _taken_apart(torch, y0, leaves), _taken_apart(torch, params, leaves)
+    states = leaves[: y_form.size]
+    call = _Call(model, y_form, p_form, _dtype(torch, states), adjoint, options)
+    device = next((x.device for x in states if isinstance(x, torch.Tensor)), torch.device("cpu"))
+    inputs = [x for x in (t, *leaves) if isinstance(x, torch.Tensor)]
+    if any(x.device.type != "cpu" for x in inputs):
+        _say_that_tensors_are_copied()
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        rows = _functions()[0].apply(call, device, t, *leaves)
+    else:
+        rows = tuple(torch.from_numpy(row).to(device) for row in call.solved(t, leaves)[0])
+    return y_form.map(lambda leaf: rows[leaf.offset])
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("odec: PyTorch is not installed, which this needs; pip install odec[torch].") from None
+    return torch
+
+
+@functools.cache
+def _say_that_tensors_are_copied():
+    warnings.warn(
+        "odec.torch.odeint: tensors on a GPU are copied to the CPU, where odec solves, and the result is copied "
+        "back; keep them on the CPU if the copies cost much. This is said once.",
+        stacklevel=3,
+    )
+
+
+# ---- what was given, as NumPy arrays ----------------------------------------------------------------------
+
+
+def _times(torch, t):
+    """t as a tensor (m,) of at least two times."""
+    if not isinstance(t, torch.Tensor):
+        t = torch.as_tensor(t, dtype=torch.float64)
+    if t.ndim != 1 or len(t) < 2:
+        raise ArgumentError(
+            f"odeint: t has shape {tuple(t.shape)}; a vector of at least two times, the start first, is needed."
+        )
+    forward = torch.diff(t.detach()) * (1 if t[-1] > t[0] else -1)
+    if (forward < 0).any():
+        raise ArgumentError("odeint: t is not sorted; rising or falling times are needed, the start first.")
+    return t
+
+
+def _taken_apart(torch, value, leaves):
+    """A Structure whose leaf with offset k stands for the k-th of its leaves, which are added to `leaves`.
+
+    A list of numbers that holds tensors is one tensor, as a list of numbers is one array to odec.
+    """
+    before = len(leaves)
+
+    def taken(item):
+        parts = None if _is_written_out(item) else children_of(item)
+        if isinstance(item, list) and parts and all(_is_scalar(v) for v in item):
+            item, parts = torch.stack([torch.as_tensor(v) for v in item]), None
+        if parts is None:
+            leaves.append(item)
+            return Leaf((), len(leaves) - 1 - before)
+        kind, keys, values, cls = parts
+        return Branch(kind, keys, tuple(taken(v) for v in values), cls)
+
+    root = taken(value)
+    return Structure(root, len(leaves) - before)
+
+
+def _is_written_out(item):
+    """Whether a list holds numbers alone, in rows or not."""
+    return (
+        isinstance(item, list) and bool(item) and all(isinstance(v, (int, float)) or _is_written_out(v) for v in item)
+    )
+
+
+def _is_scalar(item):
+    return children_of(item) is None and np.ndim(item) == 0
+
+
+def _dtype(torch, states):
+    """'float32' where every floating tensor of a state is that, else 'float64'."""
+    found = {x.dtype for x in states if isinstance(x, torch.Tensor) and x.dtype.is_floating_point}
+    other = found - {torch.float32, torch.float64}
+    if other:
+        name = str(other.pop()).removeprefix("torch.")
+        raise ArgumentError(f"odeint: y0 is {name}; float32 or float64 is needed; convert it, as y0.float().")
+    return "float32" if found == {torch.float32} else "float64"
+
+
+def _array(value, dtype):
+    """A tensor as a NumPy array, in place where it lies on the CPU in that dtype; anything else itself."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    if value.dtype.is_floating_point:
+        value = value.to(getattr(_torch(), dtype))
+    return value.numpy()
+
+
+def _in_order(item, value, into):
+    """Put the leaves of a value where a Structure's root says; the value may hold more."""
+    if isinstance(item, Leaf):
+        into[item.offset] = value
+        return into
+    parts = children_of(value)
+    if parts is None:
+        raise ShapeError(
+            f"odeint: the input is a {item.kind} of tensors where the model has one array; join them, as "
+            "torch.stack(...), or bind the model to that structure."
+        )
+    by_key = dict(zip(parts[1], parts[2], strict=True))
+    for key, child in zip(item.keys, item.children, strict=True):
+        _in_order(child, by_key[key], into)
+    return into
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a solve is given beside numbers; y and params have the k-th leaf at offset k."""
+
+    model: Any
+    y: Structure
+    params: Structure
+    dtype: str
+    adjoint: str
+    options: dict
+
+    def solved(self, t, leaves, differentiated=False):
+        """(rows of each leaf of y, pullback or None)."""
+        times, arrays = _array(t, "float64"), [_array(x, self.dtype) for x in leaves]
+        y0 = self.y.map(lambda leaf: arrays[leaf.offset])
+        params = self.params.map(lambda leaf: arrays[self.y.size + leaf.offset])
+        given = self.model, (float(times[0]), float(times[-1])), y0, params
+        how = {**self.options, "t_eval": times, "dtype": self.dtype}
+        if differentiated:
+            solution, pullback = solve_vjp(*given, adjoint=self.adjoint, **how)
+        else:
+            solution, pullback = solve(*given, **how), None
+        return _in_order(self.y.root, solution.ys, [None] * self.y.size), pullback
+
+    def pulled(self, pullback, rows_bar):
+        """Cotangents of t and of each leaf, as arrays."""
+        found = pullback(self.y.map(lambda leaf: rows_bar[leaf.offset]))
+        t_bar = np.array(found.t_eval)
+        t_bar[0] += found.t0
+        t_bar[-1] += found.t1
+        y0_bar = _in_order(self.y.root, found.y0, [None] * self.y.size)
+        return [t_bar, *y0_bar, *_in_order(self.params.root, found.params, [None] * self.params.size)]
+
+
+# ---- the operation that PyTorch sees ----------------------------------------------------------------------
+
+
+@functools.cache
+def _functions():
+    """(a solve, its pullback) as classes of autograd Functions: the pullback is one to refuse its own derivative."""
+    torch = _torch()
+
+    class Odeint(torch.autograd.Function):
+        """A solve; backward is the pullback of solve_vjp."""
+
+        @staticmethod
+        def forward(ctx, call, device, t, *leaves):
+            rows, pullback = call.solved(t, leaves, differentiated=True)
+            wanted = [x if isinstance(x, torch.Tensor) and x.requires_grad else None for x in (t, *leaves)]
+            kinds = [x if x is None else (x.dtype, x.device) for x in wanted]
+            ctx.pull = functools.partial(_gradients, torch, call, pullback, kinds)
+            ctx.save_for_backward(*(x for x in wanted if x is not None))
+            return tuple(torch.from_numpy(row).to(device) for row in rows)
+
+        @staticmethod
+        def backward(ctx, *rows_bar):
+            if torch.is_grad_enabled():
+                return None, None, *Pullback.apply(ctx.pull, len(rows_bar), *rows_bar, *ctx.saved_tensors)
+            return None, None, *ctx.pull(rows_bar)
+
+    class Pullback(torch.autograd.Function):
+        """The pullback of a solve, which has no derivative of its own."""
+
+        @staticmethod
+        def forward(ctx, pull, count, *tensors):
+            return tuple(pull(tensors[:count]))
+
+        @staticmethod
+        def backward(ctx, *_):
+            raise ArgumentError(
+                "odeint: the second derivative of a solve was asked for; only the first is available in this version. "
+                "Leave out create_graph=True, or detach the gradient."
+            )
+
+    return Odeint, Pullback
+
+
+def _gradients(torch, call, pullback, kinds, rows_bar):
+    """The cotangent of each input as a tensor of its (dtype, device), None where no kind is given."""
+    found = call.pulled(pullback, [_array(bar, call.dtype) for bar in rows_bar])
+    return [
+        None if kind is None else torch.from_numpy(np.ascontiguousarray(bar)).to(dtype=kind[0], device=kind[1])
+        for bar, kind in zip(found, kinds, strict=True)
+    ]
