@@ -8,24 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.linalg import get_lapack_funcs
-from scipy.sparse import diags_array, eye_array
-from scipy.sparse.linalg import splu
 
 from odec.errors import ArgumentError, SolveError, counted
 from odec.gradient import Gradient
 from odec.graph.structure import component_names
+from odec.integrate.factors import Factors
 from odec.integrate.run import all_finite
+from odec.integrate.steady import ROUNDING, searched
 from odec.solving import bound, first_not_finite, parameters_by_name, positive_integer, real_number, tolerance
 
-NEWTON_ITERATIONS = 50  # beyond which Newton's method is given up for pseudo-transient continuation
-LEAST_DAMPING = 1 / 64
-NEAR_SINGULAR = 1e4  # times the rounding of dtype: Newton's step would wander along what is conserved
 SINGULAR = 100.0  # times the rounding of dtype: no implicit function
-ROUNDING = 8.0  # spacings of |J| |y| below which a slope cannot be told from zero
-FIRST_STEP = 0.1  # of the pseudo time, in units of 1 / |J|: well below where I/dt - J of an unstable mode is singular
-FASTEST_GROWTH = 10.0  # of the pseudo time step, from one step to the next
-REJECTIONS = 60  # in a row, each with a quarter of the pseudo time step before
 SPARSE_SIZE, SPARSE_SHARE = 100, 0.1  # Jacobians at least so large, with at most so many nonzeros, stay sparse
 MOST_EIGENVALUES = 500
 
@@ -37,9 +29,8 @@ class SteadyState:
     y : the state, in the structure of y0
     success, message : whether it is steady, and how it ended
     residual : the largest |dy/dt| of a component, in units of y over time
-    stats : `iterations`, of which `pseudo_steps` were pseudo-transient; `nfev`, `njev`, `nlu`
-    stable : whether every eigenvalue of the Jacobian has a negative real part; None where the largest real part is zero
-        within rounding (a conserved quantity, a centre), for more than 500 components, and without success
+    stats : `iterations`, of which `pseudo_steps` were pseudo-transient; `nfev`, `njev`
+    jacobian : df/dy at y, (n, n), y and f flat; a scipy.sparse CSR array of a large model; None without success
     """
 
     y: Any
@@ -47,8 +38,24 @@ class SteadyState:
     message: str
     residual: float
     stats: dict = field(default_factory=dict)
-    stable: bool | None = None
+    jacobian: Any = field(default=None, repr=False)
     name: str = "model"
+
+    @functools.cached_property
+    def stable(self):
+        """Whether every eigenvalue of the Jacobian has a negative real part.
+
+        None where the largest real part is zero within rounding, as a conserved quantity or a centre makes it; for more
+        than 500 components; and without success.
+        """
+        if self.jacobian is None or self.jacobian.shape[0] > MOST_EIGENVALUES:
+            return None
+        dense = self.jacobian if isinstance(self.jacobian, np.ndarray) else self.jacobian.toarray()
+        if not np.isfinite(dense).all():
+            return None
+        values = np.linalg.eigvals(dense.astype(float))
+        largest, rounding = values.real.max(), SINGULAR * np.finfo(dense.dtype).eps * np.abs(values).max()
+        return None if abs(largest) <= rounding else bool(largest < 0)
 
     def __repr__(self):
         kind = {True: ", stable", False: ", unstable", None: ""}[self.stable]
@@ -89,7 +96,7 @@ def steady_state(model, y0, params=(), *, t=None, rtol=1e-10, atol=1e-12, max_st
     Keyes, SIAM J. Numer. Anal. 35 (1998) 508 (switched evolution relaxation)
     """
     slope, y, rtol, atol, most = _posed(model, y0, params, t, rtol, atol, max_steps, dtype)
-    return _concluded(slope, _searched(slope, y, rtol, atol, most), throw)
+    return _concluded(slope, searched(slope, y, rtol, atol, most), throw)
 
 
 def steady_state_vjp(model, y0, params=(), *, t=None, rtol=1e-10, atol=1e-12, max_steps=1_000, dtype=None, throw=True):
@@ -107,9 +114,9 @@ def steady_state_vjp(model, y0, params=(), *, t=None, rtol=1e-10, atol=1e-12, ma
         makes it, so that y is no function of the parameters alone
     """
     slope, start, rtol, atol, most = _posed(model, y0, params, t, rtol, atol, max_steps, dtype)
-    found = _searched(slope, start, rtol, atol, most)
+    found = searched(slope, start, rtol, atol, most)
     steady = _concluded(slope, found, throw)
-    factors = functools.cache(lambda: _regular(slope, found, steady))
+    factors = functools.cache(lambda: _regular(slope, steady))
 
     def pullback(y_bar):
         """The Gradient of <y_bar, y>."""
@@ -135,7 +142,7 @@ class _Slope:
         self.params = tuple(system.p_structure.unflatten(p).values())
         n = system.y_structure.size
         self.sparse = n >= SPARSE_SIZE and system.jacobian_sparsity().nnz <= SPARSE_SHARE * n * n
-        self.nfev = self.njev = self.nlu = 0
+        self.nfev = self.njev = 0
 
     def __call__(self, y):
         """f (n,) at y (n,)."""
@@ -153,11 +160,6 @@ class _Slope:
         """((df/dt)^T w, (df/dparams)^T w as a tuple in signature order)."""
         t_bar, _, p_bars = self.system.vjp(self.t, self._stated(y), *self.params, cotangent=self._stated(w))
         return t_bar, p_bars
-
-    def factored(self, matrix):
-        """The _Factors of a matrix."""
-        self.nlu += 1
-        return _Factors(matrix)
 
     def moved(self, y, dy):
         """y + dy (n,), rounded to the dtype of the model."""
@@ -217,225 +219,27 @@ def _cotangent(system, y_bar):
     return bar
 
 
-# ---- the search -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Where a search ended: y and f (n,), whether that is steady, by which method or why not, and the counts."""
-
-    y: np.ndarray
-    f: np.ndarray
-    steady: bool
-    how: str
-    iterations: int
-    pseudo_steps: int = 0
-
-
-def _searched(slope, y, rtol, atol, most):
-    """The _Found of a search from y: Newton's method, then pseudo-transient continuation."""
-    f = slope(y)
-    if not np.isfinite(f).all():
-        return _Found(y, f, False, "is not finite at y0", 0)
-    weight = lambda y: atol + rtol * np.abs(y)
-    with np.errstate(all="ignore"):
-        found, spent = _newton(slope, y, f, weight, min(most, NEWTON_ITERATIONS))
-        return found or _continued(slope, y, f, weight, most, spent)
-
-
-def _newton(slope, y, f, weight, most):
-    """(_Found or None, iterations): damped so that each step brings the next Newton correction down."""
-    for spent in range(1, most + 1):
-        jacobian = slope.jacobian(y)
-        if _at_rounding(slope, jacobian, y, f):
-            return _Found(y, f, True, "Newton's method", spent - 1), spent - 1
-        factors = slope.factored(jacobian)
-        if not factors.reciprocal_condition > NEAR_SINGULAR * slope.eps:
-            return None, spent
-        dy, scale = -factors.solve(f), weight(y)
-        size = _rms(dy / scale)
-        if size <= 1.0:
-            y, f = _better(slope, y, f, dy)
-            return _Found(y, f, True, "Newton's method", spent), spent
-        step = _damped(slope, factors, y, dy, scale, size)
-        if step is None:
-            return None, spent
-        y, f = step
-    return None, most
-
-
-def _damped(slope, factors, y, dy, scale, size):
-    """(y, f) after as much of dy as makes the next correction smaller, or None."""
-    damping = 1.0
-    while damping >= LEAST_DAMPING:
-        trial = slope.moved(y, damping * dy)
-        f = slope(trial)
-        if np.isfinite(f).all() and _rms(factors.solve(f) / scale) <= (1.0 - damping / 4) * size:
-            return trial, f
-        damping /= 2
-    return None
-
-
-def _continued(slope, y, f, weight, most, spent):
-    """The _Found of pseudo-transient continuation: implicit Euler steps that turn into Newton's as f falls."""
-    jacobian = slope.jacobian(y)
-    dt, refused, settled = FIRST_STEP / (_largest(jacobian) or 1.0), 0, False
-    for pseudo in range(1, most - spent + 1):
-        if _at_rounding(slope, jacobian, y, f):
-            return _Found(y, f, True, "pseudo-transient continuation", spent + pseudo - 1, pseudo - 1)
-        dy = slope.factored(_shifted(jacobian, 1.0 / dt)).solve(f)
-        arrived = _rms(dy / weight(y)) <= 1.0 and _rms(dy) <= 0.1 * dt * _rms(f)  # as small as Newton's step would be
-        if arrived and settled:  # twice: a slow mode may have hidden behind a fast one
-            y, f = _better(slope, y, f, dy)
-            return _Found(y, f, True, "pseudo-transient continuation", spent + pseudo, pseudo)
-        trial = slope.moved(y, dy)
-        after = slope(trial)
-        if not (np.isfinite(after).all() and _rms(after) <= 10.0 * _rms(f)):
-            dt, refused = dt / 4, refused + 1
-            if refused == REJECTIONS:
-                return _Found(y, f, False, "stays large or not finite however small the step", spent + pseudo, pseudo)
-            continue
-        dt *= _growth(f, after, dy, y)
-        y, f, refused, settled, jacobian = trial, after, 0, arrived, slope.jacobian(trial)
-    return _Found(y, f, False, "is not zero", most, max(0, most - spent))
-
-
-def _growth(f, after, dy, y):
-    """The factor of dt: |f| / |f after|, and at least 2 where the step changed little."""
-    ratio = _rms(f) / max(_rms(after), 1e-300)
-    least = 2.0 if _rms(dy) <= 0.1 * _rms(y) else 0.1
-    return min(max(ratio, least), FASTEST_GROWTH)
-
-
-def _better(slope, y, f, dy):
-    """(y, f) after a last step, or before it where rounding made that the worse."""
-    trial = slope.moved(y, dy)
-    after = slope(trial)
-    return (trial, after) if _rms(after) <= _rms(f) else (y, f)
-
-
-def _at_rounding(slope, jacobian, y, f):
-    """Whether each f_i is within rounding of zero: |f| <= 8 eps |J| |y|."""
-    return bool(np.all(np.abs(f) <= ROUNDING * slope.eps * (abs(jacobian) @ np.abs(y))))
-
-
-def _rms(x):
-    return math.sqrt(float(np.mean(np.square(x))))
-
-
-# ---- linear algebra ---------------------------------------------------------------------------------------
-
-
-class _Factors:
-    """LU factors of a square matrix whose rows and columns were scaled to a largest entry of one.
-
-    reciprocal_condition : about 1 / condition number of the scaled matrix, 0 where it is singular or not finite; of a
-        sparse matrix the ratio of its extreme pivots
-    """
-
-    def __init__(self, matrix):
-        self.rows = _inverse_or_one(_maxima(matrix, 1))
-        self.columns = _inverse_or_one(_maxima(_scaled(matrix, self.rows, 1.0), 0))
-        scaled = _scaled(matrix, self.rows, self.columns)
-        dense = isinstance(matrix, np.ndarray)
-        self._solve, self.reciprocal_condition = _dense(scaled) if dense else _sparse(scaled)
-
-    def solve(self, b, transposed=False):
-        """x (n,) with A x = b, or with A^T x = b."""
-        if transposed:
-            return self.rows * self._solve(self.columns * b, True)
-        return self.columns * self._solve(self.rows * b, False)
-
-
-def _dense(matrix):
-    """(solve, reciprocal condition) of a dense matrix."""
-    if not np.isfinite(matrix).all():
-        return _unsolved, 0.0
-    factor, condition, solve = get_lapack_funcs(("getrf", "gecon", "getrs"), (matrix,))
-    lu, pivots, info = factor(matrix)
-    if info:
-        return _unsolved, 0.0
-    rcond, _ = condition(lu, float(np.abs(matrix).sum(axis=0).max()))
-    return lambda b, transposed: solve(lu, pivots, b, trans=int(transposed))[0], float(rcond)
-
-
-def _sparse(matrix):
-    """(solve, ratio of extreme pivots) of a sparse matrix."""
-    if not np.isfinite(matrix.data).all():
-        return _unsolved, 0.0
-    try:
-        lu = splu(matrix.tocsc())
-    except RuntimeError:  # exactly singular
-        return _unsolved, 0.0
-    pivots = np.abs(lu.U.diagonal())
-    return lambda b, transposed: lu.solve(b, "T" if transposed else "N"), float(pivots.min() / pivots.max())
-
-
-def _unsolved(b, transposed):
-    return np.full_like(b, np.nan)
-
-
-def _maxima(matrix, axis):
-    found = abs(matrix).max(axis=axis)
-    return found if isinstance(found, np.ndarray) else found.toarray().reshape(-1)
-
-
-def _inverse_or_one(largest):
-    return 1.0 / np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-
-
-def _scaled(matrix, rows, columns):
-    if isinstance(matrix, np.ndarray):
-        return rows[:, None] * matrix * columns
-    return diags_array(rows) @ matrix @ diags_array(np.broadcast_to(columns, rows.shape))
-
-
-def _shifted(jacobian, shift):
-    """shift I - J."""
-    if isinstance(jacobian, np.ndarray):
-        return shift * np.eye(len(jacobian)) - jacobian
-    return shift * eye_array(jacobian.shape[0], format="csr") - jacobian
-
-
-def _largest(jacobian):
-    """The largest sum of absolute values in a row, 0 where it is not finite."""
-    size = float(np.max(abs(jacobian).sum(axis=1)))
-    return size if math.isfinite(size) else 0.0
-
-
 # ---- the answer -------------------------------------------------------------------------------------------
 
 
 def _concluded(slope, found, throw):
-    """The SteadyState of a _Found; SolveError, with `throw`, where it is not steady."""
-    stats = {
-        "iterations": found.iterations, "pseudo_steps": found.pseudo_steps,
-        "nfev": slope.nfev, "njev": slope.njev, "nlu": slope.nlu,
-    }  # fmt: skip
+    """The SteadyState of a Found; SolveError, with `throw`, where it is not steady."""
     system = slope.system
-    message = _success(slope, found) if found.steady else _failure(slope, found)
-    stable = _stable(slope, found.y) if found.steady else None
+    jacobian = slope.jacobian(found.y).astype(slope.dtype) if found.steady else None
+    stats = {
+        "iterations": found.iterations, "pseudo_steps": found.pseudo_steps, "nfev": slope.nfev, "njev": slope.njev
+    }  # fmt: skip
+    message = _failure(slope, found) if jacobian is None else _success(slope, found, jacobian)
     y = system.y_structure.unflatten(found.y.astype(slope.dtype))
-    steady = SteadyState(y, found.steady, message, float(np.max(np.abs(found.f))), stats, stable, system.name)
+    steady = SteadyState(y, found.steady, message, float(np.max(np.abs(found.f))), stats, jacobian, system.name)
     if throw and not found.steady:
         raise SolveError(message, steady)
     return steady
 
 
-def _stable(slope, y):
-    if y.size > MOST_EIGENVALUES:
-        return None
-    jacobian = slope.system.jacobian(slope.t, slope._stated(y), *slope.params).astype(float)
-    if not np.isfinite(jacobian).all():
-        return None
-    values = np.linalg.eigvals(jacobian)
-    largest, rounding = float(values.real.max()), SINGULAR * slope.eps * float(np.abs(values).max())
-    return None if abs(largest) <= rounding else largest < 0
-
-
-def _success(slope, found):
+def _success(slope, found, jacobian):
     """How the state was found; and whether it is one of many."""
-    if found.pseudo_steps == 0 or _is_regular(slope, slope.factored(slope.jacobian(found.y))):
+    if found.pseudo_steps == 0 or _is_regular(slope, Factors(jacobian.astype(float))):
         return f"steady by {found.how}"
     return f"steady by {found.how}; the Jacobian is singular there, so y depends on y0 by what is conserved"
 
@@ -459,12 +263,12 @@ def _failure(slope, found):
     )
 
 
-def _regular(slope, found, steady):
-    """The _Factors of J at a steady state; SolveError where there is no implicit function."""
+def _regular(slope, steady):
+    """The Factors of J at a steady state; SolveError where there is no implicit function."""
     name = slope.system.name
     if not steady.success:
         raise SolveError(f"{name}: what was reached is not steady, so it has no gradient. {steady.message}", steady)
-    factors = slope.factored(slope.jacobian(found.y))
+    factors = Factors(steady.jacobian.astype(float))
     if not _is_regular(slope, factors):
         raise SolveError(
             f"{name}: the Jacobian is singular at the steady state, as a conserved quantity makes it, so y is no "
