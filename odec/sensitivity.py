@@ -1,0 +1,388 @@
+"""`odec.sensitivities`, `odec.solve_jvp`: derivatives of a solve by y0, parameters and t0, forward in time."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from odec.codegen.lower import is_small
+from odec.errors import ArgumentError, SolveError, nearest
+from odec.gradients.forward import FROM_INPUT, variational
+from odec.graph.structure import Branch, Leaf, Structure, children_of
+from odec.integrate.run import all_finite
+from odec.solution import Solution
+from odec.solving import bound, first_not_finite, parameters_by_name, posed, positive_integer, span_of, tolerance
+from odec.system import System
+from odec.transforms.scalar import operation_count
+
+REMEMBERED = 16  # augmented systems of a system
+OPERATIONS = 4_000  # scalar operations of an augmented right-hand side, roughly, beyond which columns go in chunks
+NEVER = {"float64": 1e300, "float32": 1e30}  # an absolute tolerance that takes a number out of the error norm
+NODES = 1_000  # of an augmented right-hand side that keeps its arrays, likewise
+_augmented: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # System -> {directions: augmented System}
+
+
+@dataclass(frozen=True)
+class SensitivitySolution(Solution):
+    """A Solution with derivatives of its rows.
+
+    sensitivities : by name of the input, d ys / d input, (m, *y.shape, *input.shape); where y or the input is a
+        structure, the structure of y, in each leaf the structure of the input
+    """
+
+    sensitivities: dict[str, Any] = field(default_factory=dict)
+
+
+def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, error_control=False, chunk=None,
+                  dtype=None, progress=False, throw=True, **options):  # fmt: skip
+    """Solve dy/dt = f(t, y, *params) together with the derivatives of y by y0, parameters or t0.
+
+    The variational equations ds/dt = (df/dy) s + df/dp are solved with the model, by the same steps. Unless
+    `error_control` is set, the error of y alone chooses their sizes, as in `odec.solve`, and the derivatives are those
+    of the computed numbers, the step sizes held fixed.
+
+    Parameters
+    ----------
+    model, t_span, y0, params, rtol, atol, dtype, progress, throw : as for `odec.solve`
+    wrt : names of parameters, "y0", or "t0", one or several; a parameter that does not enter has zeros
+    error_control : let the derivatives by x take part in the error norm, with the tolerances rtol and
+        atol / |x| (atol where x is 0)
+    chunk : how many derivatives (numbers to differentiate by) to solve at once; None chooses
+    options : as for `odec.solve`
+
+    Returns
+    -------
+    SensitivitySolution, whose `sensitivities[name]` is (m, *y.shape, *input.shape), in the unit of y over that of the
+    input; for a structured y the structure of y, and in its leaves that of a structured input
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    SolveError : the solve stopped early; `.solution` holds what was reached
+
+    References: [hairer1993] I.14
+    """
+    _check_options("sensitivities", options)
+    values = parameters_by_name(model, params)
+    system, y, p = _point(model, y0, values, dtype)
+    names = _names(system, values, wrt)
+    moved = _Moved.by(system, names, span_of(system.name, t_span)[0], y, p)
+    total = len(moved.places)
+    size = _chunk_size(system, total, chunk, error_control)
+    if error_control and size < total and options.get("t_eval") is None:
+        raise ArgumentError(
+            f"{system.name}: with error_control, chunks of {size} of {total} derivatives take different steps; give "
+            "t_eval, or a larger chunk."
+        )
+    parts = [moved.part(first, size) for first in range(0, max(total, 1), max(size, 1))]
+    solved = []
+    for part in parts:
+        states, inputs, directions = part.posed(y, p, constants=len(parts) == 1)
+        limits = _tolerances(system, rtol, atol, part.sizes, error_control)
+        solved.append(_solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress))
+    found = _joined(system, solved, total, names, p)
+    if throw and not found.success:
+        raise SolveError(found.message, found)
+    return found
+
+
+def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, dtype=None, progress=False, throw=True,
+              **options):  # fmt: skip
+    """(sol, ys_dot): the Solution, and the derivative of sol.ys along a direction of y0 and params.
+
+    It is the derivative of the computed numbers, with the steps and their sizes held fixed.
+
+    Parameters
+    ----------
+    model, t_span, y0, params, rtol, atol, dtype, progress, throw : as for `odec.solve`
+    tangents : (dy0, dparams), in the structure of y0, and a tuple in signature order or a dict by name; None, and a
+        missing name, is zero
+    options : as for `odec.solve`
+
+    Returns
+    -------
+    Solution, and ys_dot in the structure of sol.ys
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    SolveError : the solve stopped early; `.solution` holds what was reached
+    """
+    _check_options("solve_jvp", options)
+    values = parameters_by_name(model, params)
+    system, y, p = _point(model, y0, values, dtype)
+    dy, dp = _tangents(system, tangents)
+    directions = (None,) if dp is None else (FROM_INPUT,)
+    states, inputs = np.stack([y, dy], axis=1), p if dp is None else np.stack([p, dp], axis=1)
+    limits = _tolerances(system, rtol, atol, np.zeros(1), False)
+    solution, rows = _solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress)
+    if throw and not solution.success:
+        raise SolveError(solution.message, solution)
+    return solution, system.y_structure.unflatten(np.ascontiguousarray(rows[:, :, 1]), (len(rows),))
+
+
+# ---- what is differentiated by ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Numbers to differentiate by, a column for each.
+
+    starts (n, c) : dy(t0) by each; places : where in p it lies, None where it is not there; sizes (c,) : its magnitude
+    """
+
+    starts: np.ndarray
+    places: tuple
+    sizes: np.ndarray
+
+    @classmethod
+    def by(cls, system, names, t0, y, p):
+        """The columns of inputs by name, one after another."""
+        parts = [_columns_of(system, name, t0, y, p) for name in names]
+        return cls(
+            np.concatenate([starts for starts, _, _ in parts], axis=1), sum((places for _, places, _ in parts), ()),
+            np.concatenate([np.abs(sizes) for _, _, sizes in parts]),
+        )  # fmt: skip
+
+    def part(self, first, size):
+        """Some columns; zeros where there are fewer than asked for, so that all parts fit one kernel."""
+        chosen = slice(first, first + size)
+        lacking = size - len(self.places[chosen])
+        return _Moved(
+            np.pad(self.starts[:, chosen], ((0, 0), (0, lacking))), self.places[chosen] + (None,) * lacking,
+            np.pad(self.sizes[chosen], (0, lacking)),
+        )  # fmt: skip
+
+    def posed(self, y, p, constants):
+        """(augmented y, p, directions): with `constants` the kernel knows which parameters move, else p tells it."""
+        states = np.concatenate([y[:, None], self.starts], axis=1)
+        if constants:
+            return states, p, self.places
+        values = np.zeros((p.size, 1 + len(self.places)), p.dtype)
+        values[:, 0] = p
+        for k, place in enumerate(self.places, 1):
+            if place is not None:
+                values[place, k] = 1.0
+        return states, values, (FROM_INPUT,) * len(self.places)
+
+
+def _columns_of(system, name, t0, y, p):
+    """(starts (n, c), places, values (c,)) of one input."""
+    n = y.size
+    if name == "y0":
+        return np.eye(n, dtype=y.dtype), (None,) * n, y
+    if name == "t0":
+        slope = -system.y_structure.flatten(
+            system.rhs(t0, system.y_structure.unflatten(y), *system.p_structure.unflatten(p).values()), "t0", y.dtype
+        )
+        return np.where(np.isfinite(slope), slope, 0)[:, None], (None,), np.array([t0])
+    _, place = system.p_structure.part(name)
+    return np.zeros((n, place.stop - place.start), y.dtype), tuple(range(place.start, place.stop)), p[place]
+
+
+def _names(system, values, wrt):
+    """The names in `wrt`, each once; ArgumentError for none, for an unknown one, and for a parameter of integers."""
+    names = (wrt,) if isinstance(wrt, str) else tuple(dict.fromkeys(wrt)) if np.iterable(wrt) else ()
+    known = ("y0", *map(str, system.parameters.keys), "t0")
+    if not names:
+        raise ArgumentError(f"{system.name}: wrt is {wrt!r}; names are needed, some of {', '.join(known)}.")
+    for name in names:
+        if name not in known:
+            raise ArgumentError(
+                f"{system.name}: wrt {name!r} is not an input{nearest(name, known)} It is one of {', '.join(known)}."
+            )
+        if name in values:
+            _check_smooth(system.name, name, values[name])
+    return names
+
+
+def _check_smooth(model, name, value):
+    """ArgumentError for truth values and arrays of integers, which no derivative is taken by; Python's own integers
+    are numbers like others."""
+    inside = children_of(value)
+    if inside is not None:
+        for child in inside[2]:
+            _check_smooth(model, name, child)
+    elif isinstance(value, bool) or (hasattr(value, "dtype") and value.dtype.kind in "biu"):
+        kind = getattr(value, "dtype", "bool")
+        raise ArgumentError(
+            f"{model}: wrt {name!r} has values of {kind}, and nothing can be differentiated by them; pass floats, or "
+            f"leave {name!r} out of wrt."
+        )
+
+
+def _tangents(system, given):
+    """(dy (n,), dp (m,) or None) of (dy0, dparams)."""
+    name = system.name
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ArgumentError(f"{name}: tangents is {given!r}; a tuple (dy0, dparams) is needed, None for zero.")
+    dy0, dparams = given
+    structure = system.y_structure
+    dy, dp = np.zeros(structure.size, system.dtype), None
+    if dy0 is not None:
+        dy = structure.flatten(dy0, f"{name}: tangent of y0", system.dtype)
+    if dparams is not None and system.p_structure.size:
+        dp = np.zeros(system.p_structure.size, system.dtype)
+        for key, value in system.by_name(dparams, "dparams").items():
+            if value is not None:
+                part, place = system.p_structure.part(key)
+                dp[place] = part.flatten(value, f"{name}: tangent of {key}", system.dtype)
+    for what, flat in (("y0", dy), ("params", dp)):
+        if flat is not None and not all_finite(flat):
+            worst = flat[~np.isfinite(flat)][0]
+            raise ArgumentError(f"{name}: the tangent of {what} has {worst}; finite numbers are needed.")
+    return dy, dp
+
+
+# ---- the larger model -------------------------------------------------------------------------------------
+
+
+def augmented_system(system, directions):
+    """The System of the variational equations, made once: each number of y followed by its derivatives."""
+    known = _augmented.setdefault(system, {})
+    if directions not in known:
+        if len(known) >= REMEMBERED:
+            known.pop(next(iter(known)))
+        width = 1 + len(directions)
+        graph = variational(system.graph, directions)
+        values = Structure(Branch("dict", ("p",), (Leaf(graph.inputs["p"].shape, 0),)), graph.inputs["p"].size)
+        known[directions] = System(system.name, graph, _widened(system.y_structure, width), values, system.dtype)
+    return known[directions]
+
+
+def _widened(structure, width):
+    """The Structure with a last axis of length `width` in each leaf."""
+
+    def wide(item):
+        if isinstance(item, Leaf):
+            return Leaf((*item.shape, width), item.offset * width)
+        return dataclasses.replace(item, children=tuple(wide(child) for child in item.children))
+
+    return Structure(wide(structure.root), structure.size * width)
+
+
+def _chunk_size(system, total, chunk, error_control):
+    """How many columns to solve at once: chunks of nearly equal size."""
+    if chunk is not None:
+        return min(positive_integer(system.name, "chunk", chunk), total)
+    if error_control or not total:
+        return total
+    each = 2 * operation_count(system.graph) + system.y_structure.size
+    most = max(1, OPERATIONS // each) if is_small(system.graph) else max(1, NODES // len(system.graph.nodes))
+    return math.ceil(total / math.ceil(total / most))
+
+
+def _tolerances(system, rtol, atol, sizes, error_control):
+    """(rtol, atol) (n, 1 + c) of the augmented state.
+
+    Without error control the derivatives leave the error norm, a mean over all numbers: the tolerances of y are
+    narrower by the square root of how many there are for each of y, so that the norm is that of y alone.
+    """
+    structure, dtype, c = system.y_structure, system.dtype, len(sizes)
+    relative, absolute = (
+        np.broadcast_to(np.asarray(tolerance(system.name, what, given, structure, dtype), float), (structure.size,))
+        for what, given in (("rtol", rtol), ("atol", atol))
+    )
+    if error_control:
+        scales = np.concatenate([[1.0], np.where(sizes > 0, sizes, 1.0)])
+        least, most = np.finfo(dtype).tiny, NEVER[dtype]
+        return np.repeat(relative[:, None], 1 + c, axis=1), np.clip(absolute[:, None] / scales, least, most)
+    narrower = 1.0 / math.sqrt(1 + c)
+    absolutes = np.full((structure.size, 1 + c), NEVER[dtype])
+    absolutes[:, 0] = absolute * narrower
+    return np.repeat(relative[:, None] * narrower, 1 + c, axis=1), absolutes
+
+
+def _solved(system, t_span, states, inputs, directions, given, limits, options, progress):
+    """(Solution of y alone, rows (m, n, 1 + c)) of one solve of the augmented system.
+
+    given : (rtol, atol) as the user gave them; limits : those of the augmented state
+    """
+    larger, structure, width = augmented_system(system, directions), system.y_structure, 1 + len(directions)
+    state, relative, absolute = (
+        larger.y_structure.unflatten(np.ravel(a).astype(system.dtype)) for a in (states, *limits)
+    )
+    task = posed(larger, t_span, state, {"p": np.ravel(inputs)}, rtol=relative, atol=absolute, **options)
+    out = task.run(progress)
+    rows = out.ys.reshape(len(out.ts), structure.size, width)
+    rtol, atol = (tolerance(system.name, n, v, structure, system.dtype) for n, v in zip(("rtol", "atol"), given))
+    own = dataclasses.replace(task, system=system, problem=dataclasses.replace(task.problem, rtol=rtol, atol=atol))
+    return own.solution(_of_state(out, structure.size, width, inputs), throw=False), rows
+
+
+def _of_state(out, n, width, inputs):
+    """An Outcome of the augmented system as that of y alone."""
+
+    def first(flat):
+        return None if flat is None else np.ascontiguousarray(flat.reshape(*flat.shape[:-1], n, width)[..., 0])
+
+    dense = out.dense
+    if dense is not None:
+        dense = dataclasses.replace(dense, rows=first(dense.rows), end=(dense.end[0], first(dense.end[1])))
+    p = inputs if inputs.ndim == 1 else np.ascontiguousarray(inputs[:, 0])
+    return dataclasses.replace(out, ys=first(out.ys), y=first(out.y), slope=first(out.slope), p=p, dense=dense)
+
+
+def _joined(system, solved, total, names, p):
+    """The SensitivitySolution of one or several chunks, as far as all of them came."""
+    solution = min((s for s, _ in solved), key=lambda s: (len(s.ts), s.success))
+    kept = len(solution.ts)
+    columns = np.concatenate([rows[:kept, :, 1:] for _, rows in solved], axis=2)[:, :, :total]
+    sums = {k: sum(s.stats[k] for s, _ in solved) for k in ("nfev", "compile_seconds", "solve_seconds")}
+    fields = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
+    found, begin = {}, 0
+    for name in names:
+        structure = _input_structure(system, name)
+        found[name] = _structured(system.y_structure, structure, columns[:, :, begin : begin + structure.size])
+        begin += structure.size
+    return SensitivitySolution(**(fields | {"stats": solution.stats | sums}), sensitivities=found)
+
+
+def _input_structure(system, name):
+    """The Structure of an input, in a vector of its own."""
+    if name == "y0":
+        return system.y_structure
+    return Structure(Leaf((), 0), 1) if name == "t0" else system.p_structure.part(name)[0]
+
+
+def _structured(outer, inner, values):
+    """Derivatives (m, n, c) as the structure of y with that of the input in its leaves."""
+    lead = (len(values),)
+
+    def block(row, column):
+        part = values[:, row.offset : row.offset + row.size, column.offset : column.offset + column.size]
+        return part.reshape(*lead, *row.shape, *column.shape)
+
+    return outer.map(lambda row: inner.map(lambda column: block(row, column)))
+
+
+# ---- arguments --------------------------------------------------------------------------------------------
+
+KEYWORDS = tuple(name for name in inspect.signature(posed).parameters if name not in ("events", "records"))
+
+
+def _check_options(where, options):
+    """TypeError for a keyword that there is not; ArgumentError for events, and for a mass matrix."""
+    for name, value in options.items():
+        if name in ("events", "mass_matrix"):
+            if value is not None and not (isinstance(value, (tuple, list)) and not value):
+                raise ArgumentError(f"{where}: {name} is not available in this version; leave it out.")
+        elif name not in KEYWORDS:
+            raise TypeError(f"{where}() has no keyword {name!r}{nearest(name, KEYWORDS)}")
+    for name in ("events", "mass_matrix"):
+        options.pop(name, None)
+
+
+def _point(model, y0, values, dtype):
+    """(system, flat y, flat p), finite numbers."""
+    system, y, p = bound(model, y0, values, dtype)
+    for what, flat in (("y0", y), ("params", p)):
+        if not all_finite(flat):
+            raise ArgumentError(f"{system.name}: {first_not_finite(system, what, flat)}; finite numbers are needed.")
+    return system, y, p
