@@ -5,26 +5,15 @@ Transformed callees are kept, so that all calls of one Function share them.
 
 from __future__ import annotations
 
-import weakref
-
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, input_node, is_structural_zero
+from odec.graph.node import input_node, is_structural_zero
 from odec.ops.call import RULES, call, result_of
+from odec.transforms.derived import once
 from odec.transforms.jvp import jvp
 from odec.transforms.scalar import expand, operation_count
 from odec.transforms.sparsity import propagated
+from odec.transforms.tape import call_vjp
 from odec.transforms.taylor import Series
-from odec.transforms.vjp import vjp
-
-_derived: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _once(function, key, make_function):
-    """make_function(), made once for a Function and a key."""
-    known = _derived.setdefault(function, {})
-    if key not in known:
-        known[key] = make_function()
-    return known[key]
 
 
 def _called(function, *args):
@@ -36,17 +25,7 @@ def _jvp(node, tangents):
     function = node.params["function"]
     moving = [(name, t) for name, t in zip(function.inputs, tangents, strict=True) if t is not None]
     names = tuple(name for name, _ in moving)
-    return _called(_once(function, ("jvp", names), lambda: jvp(function, names)), *node.inputs, *(t for _, t in moving))
-
-
-def _vjp(node, g):
-    function = node.params["function"]
-    return tuple(
-        None
-        if argument.op is CONSTANT or argument.dtype == "bool"
-        else _called(_once(function, ("vjp", name), lambda name=name: vjp(function, [name])), *node.inputs, g)
-        for name, argument in zip(function.inputs, node.inputs, strict=True)
-    )
+    return _called(once(function, ("jvp", names), lambda: jvp(function, names)), *node.inputs, *(t for _, t in moving))
 
 
 def _taylor(node, series, k):
@@ -57,7 +36,7 @@ def _taylor(node, series, k):
         if argument.dtype != "bool" and not series.is_constant(argument)
     }
     present = tuple((name, tuple(c is not None for c in found)) for name, found in known.items())
-    coefficient = _once(function, ("taylor", k, present), lambda: _coefficient(function, present, k))
+    coefficient = once(function, ("taylor", k, present), lambda: _coefficient(function, present, k))
     return _called(coefficient, *node.inputs, *(c for found in known.values() for c in found if c is not None))
 
 
@@ -90,5 +69,5 @@ def _reach(node, masks):
 
 
 RULES.update(
-    jvp=_jvp, vjp=_vjp, taylor=_taylor, scalarise=_scalarise, reach=_reach, cost=operation_count,
+    jvp=_jvp, vjp=call_vjp, taylor=_taylor, scalarise=_scalarise, reach=_reach, cost=operation_count,
 )  # fmt: skip

@@ -9,10 +9,7 @@ from odec.transforms.jvp import free_name
 
 def cotangents(nodes, seeds, wanted):
     """{id(node): cotangent node} from the seeds (node -> cotangent) back to what `wanted` (inputs) need."""
-    needed = {id(n) for n in wanted}
-    for node in nodes:
-        if any(id(i) in needed for i in node.inputs):
-            needed.add(id(node))
+    needed = needing(nodes, wanted)
     result = {id(node): cotangent for node, cotangent in seeds}
     before = current_line()
     for node in reversed(nodes):
@@ -20,7 +17,7 @@ def cotangents(nodes, seeds, wanted):
         if cotangent is None or not node.inputs or id(node) not in needed:
             continue
         set_line(node.line)
-        for argument, part in zip(node.inputs, node.op.vjp(node, cotangent), strict=True):
+        for argument, part in zip(node.inputs, _parts(node, cotangent, needed), strict=True):
             if part is not None and id(argument) in needed:
                 known = result.get(id(argument))
                 total = part if known is None else known + part
@@ -29,6 +26,22 @@ def cotangents(nodes, seeds, wanted):
                     total.name = f"{argument.name}_bar"
     set_line(before)
     return result
+
+
+def needing(nodes, sources):
+    """ids of the sources and of the nodes that depend on one of them; each node follows what it needs."""
+    found = {id(n) for n in sources}
+    for node in nodes:
+        if any(id(i) in found for i in node.inputs):
+            found.add(id(node))
+    return found
+
+
+def _parts(node, cotangent, needed):
+    """The cotangents of a node's inputs; a call computes them together, so it is told which ones to leave out."""
+    if node.op.family != "call":
+        return node.op.vjp(node, cotangent)
+    return node.op.vjp(node, cotangent, tuple(id(i) in needed for i in node.inputs))
 
 
 def vjp(function, wrt=None):
