@@ -1,0 +1,223 @@
+"""`odec.jax.odeint`: a solve as a differentiable function of JAX arrays."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from odec.errors import ArgumentError, ShapeError, nearest
+from odec.gradient import ADJOINTS, solve_vjp
+from odec.graph.structure import Leaf, children_of
+from odec.model import dtype_of_state
+from odec.solving import bound, parameters_by_name, posed, solve
+
+REFUSED = {
+    "t_eval": "the output times are t",
+    "t_span": "the solve goes from t[0] to t[-1]",
+    "dense_output": "a polynomial is no array",
+    "events": "they are not differentiated in this version",
+    "dtype": "the solve has the dtype of y0",
+    "progress": "JAX decides when a solve runs",
+}
+UNTRACED = ("tstops",)  # options checked against times, which are not known while JAX traces
+
+
+def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options):
+    """ys (len(t), *y0.shape): the solution of dy/dt = f(t, y, *params), y(t[0]) = y0, at the times t, as a
+    function that JAX differentiates backwards by y0, t and params.
+
+    It works under jax.jit, jax.grad, jax.vjp, jax.jacrev and jax.vmap. The solve runs on the CPU, called by JAX
+    (jax.pure_callback); its backward pass solves again and goes back over the steps by odec.solve_vjp.
+
+    Parameters
+    ----------
+    model : Model or System
+    y0 : the state at t[0], an array or a structure of arrays; where all are float32 the solve is in float32, else in
+        float64, for which JAX needs jax_enable_x64
+    t : (m,), m >= 2, sorted times, rising or falling, in the model's unit; without jax_enable_x64 JAX rounds them to
+        float32
+    params : tuple in signature order, or dict by name
+    adjoint : as odec.solve_vjp takes it
+    throw : raise when the end is not reached; False makes the rows that were not reached nan, and the gradient too
+    options : as odec.solve takes them, but for t_eval, dense_output, events, dtype and progress; plain values,
+        not traced ones
+
+    Returns
+    -------
+    array, or structure of arrays, each with a leading axis of length m, in the unit of y
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used; when JAX traces, at the latest
+    SolveError : the solve stopped early. Under jit and vmap it reaches the caller as JAX's own JaxRuntimeError, which
+        quotes it as its last line; so does an ArgumentError about values that are only known when the solve runs
+    TypeError : jax.jvp, jax.jacfwd and jax.hessian, from JAX: there is no forward mode
+    ImportError : JAX is not installed
+    """
+    jax = _jax()
+    _refuse(adjoint, options)
+    y_like, values = _stand_ins(jax, y0), parameters_by_name(model, params)
+    dtype = jax.dtypes.canonicalize_dtype(dtype_of_state(y_like)).name
+    system, *_ = bound(model, y_like, _stand_ins(jax, values), None if _is_bound(model) else dtype)
+    if system.dtype != dtype:
+        raise ArgumentError(
+            f"{system.name}: the system is bound to {system.dtype}, but JAX gives y0 as {dtype}; bind the model again "
+            "with that dtype, or enable jax_enable_x64."
+        )
+    times = _times(jax, system.name, t)
+    call = HostSolve(system, adjoint, throw, options)
+    call.check(None if any(map(_is_traced, jax.tree_util.tree_leaves(t))) else np.asarray(t, float))
+    y = _flat(jax, system.y_structure, y0, dtype)
+    rows = _differentiable(jax, call)(y, times, _flat(jax, system.p_structure, values, dtype))
+    return system.y_structure.unflatten(rows, times.shape)
+
+
+def _jax() -> Any:
+    try:
+        import jax
+    except ImportError:
+        raise ImportError("odec: JAX is not installed, which this needs; pip install odec[jax].") from None
+    return jax
+
+
+def _is_bound(model):
+    return hasattr(model, "y_structure")
+
+
+def _keywords(function):
+    return {name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _refuse(adjoint, options):
+    if adjoint not in ADJOINTS:
+        raise ArgumentError(
+            f"odec.jax.odeint: adjoint {adjoint!r} is not known{nearest(adjoint, ADJOINTS)} It is one of "
+            f"{', '.join(ADJOINTS)}."
+        )
+    known = _keywords(solve) | _keywords(solve_vjp)
+    for name in options:
+        if name in REFUSED:
+            raise ArgumentError(f"odec.jax.odeint: {name} cannot be given, because {REFUSED[name]}; leave it out.")
+        if name not in known:
+            raise TypeError(f"odec.jax.odeint() has no keyword {name!r}{nearest(name, known - set(REFUSED))}")
+
+
+def _stand_ins(jax, value):
+    """A structure with zeros, which need no memory, for JAX's arrays, traced ones included."""
+    blank = lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, jax.Array) else x
+    return jax.tree_util.tree_map(blank, value)
+
+
+def _times(jax, name, t):
+    """t as a vector of floats of JAX."""
+    times = jax.numpy.asarray(t, float)
+    if times.ndim != 1 or times.size < 2:
+        raise ShapeError(
+            f"{name}: t has shape {times.shape}; a one-dimensional array of at least two times is needed, from the "
+            "start to the end."
+        )
+    return times
+
+
+def _flat(jax, structure, value, dtype):
+    """A structured value that fits as one vector (size,) of JAX."""
+    parts = [jax.numpy.ravel(jax.numpy.asarray(part, dtype)) for part in _parts(structure.root, value)]
+    return jax.numpy.concatenate(parts) if parts else jax.numpy.zeros(0, dtype)
+
+
+def _parts(item, value):
+    """The leaves of a value in the order in which they lie in the flat vector."""
+    if isinstance(item, Leaf):
+        yield value
+        return
+    _, keys, values, _ = children_of(value) or (None, (), (), None)
+    by_key = dict(zip(keys, values, strict=True))
+    for key, child in zip(item.keys, item.children, strict=True):
+        yield from _parts(child, by_key[key])
+
+
+@dataclass(frozen=True)
+class HostSolve:
+    """A solve on flat NumPy vectors, y (n,), t (m,), p (q,), and its pullback; what JAX calls back.
+
+    system : System; adjoint, throw, options : as odeint takes them
+    """
+
+    system: Any
+    adjoint: str
+    throw: bool
+    options: dict = field(default_factory=dict)
+
+    @property
+    def forward(self):
+        """The options that a solve without a gradient takes."""
+        return {name: value for name, value in self.options.items() if name in _keywords(solve)}
+
+    def check(self, times):
+        """ArgumentError for options, and for times (None where JAX does not know them yet), before anything runs."""
+        system, t = self.system, np.array([0.0, 1.0]) if times is None else times
+        options = {name: value for name, value in self.forward.items() if times is not None or name not in UNTRACED}
+        y, p = np.zeros(system.y_structure.size), np.zeros(system.p_structure.size)
+        y, p = system.y_structure.unflatten(y), system.p_structure.unflatten(p)
+        posed(system, (t[0], t[-1]), y, p, t_eval=t, **options)
+
+    def given(self, y, t, p):
+        """The positional arguments of odec.solve, and the output times."""
+        system, t = self.system, np.asarray(t, float)
+        y, p = system.y_structure.unflatten(np.asarray(y)), system.p_structure.unflatten(np.asarray(p))
+        return (system, (t[0], t[-1]), y, p), t
+
+    def rows(self, y, t, p):
+        """(m, n), the state at the times t."""
+        arguments, t = self.given(y, t, p)
+        found = solve(*arguments, t_eval=t, throw=self.throw, **self.forward).flat_rows
+        rows = np.full((len(t), self.system.y_structure.size), np.nan, self.system.dtype)
+        rows[: len(found)] = found
+        return rows
+
+    def pulled(self, y, t, p, rows_bar):
+        """(y_bar (n,), t_bar (m,), p_bar (q,)) of sum(rows_bar * rows)."""
+        arguments, times = self.given(y, t, p)
+        solution, pullback = solve_vjp(*arguments, adjoint=self.adjoint, throw=self.throw, t_eval=times, **self.options)
+        if not solution.success:
+            return tuple(np.full_like(np.asarray(part), np.nan) for part in (y, t, p))
+        system = self.system
+        found = pullback(system.y_structure.unflatten(np.asarray(rows_bar), times.shape))
+        t_bar = np.array(found.t_eval)
+        t_bar[0] += found.t0
+        t_bar[-1] += found.t1
+        return (
+            system.y_structure.flatten(found.y0, f"{system.name}: y0_bar", system.dtype), t_bar.astype(t.dtype),
+            system.p_structure.flatten(found.params, f"{system.name}: params_bar", system.dtype),
+        )  # fmt: skip
+
+
+def _differentiable(jax, call):
+    """`call.rows` as a function of JAX whose reverse mode is `call.pulled`."""
+    like = jax.ShapeDtypeStruct
+    host = functools.partial(_on_host, jax)
+
+    @jax.custom_vjp
+    def rows(y, t, p):
+        return host(call.rows, like((t.size, y.size), y.dtype), y, t, p)
+
+    def backward(kept, rows_bar):
+        return host(call.pulled, tuple(like(part.shape, part.dtype) for part in kept), *kept, rows_bar)
+
+    rows.defvjp(lambda *given: (rows(*given), given), backward)
+    return rows
+
+
+def _on_host(jax, function, like, *given):
+    """A function of NumPy arrays, called at once where all are known, so that what it raises arrives as it is."""
+    if any(_is_traced(part) for part in given):
+        return jax.pure_callback(function, like, *given, vmap_method="sequential")
+    return jax.tree_util.tree_map(jax.numpy.asarray, function(*given))
+
+
+def _is_traced(value):
+    return isinstance(value, _jax().core.Tracer)
