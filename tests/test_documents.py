@@ -17,7 +17,7 @@ from odec.steppers.methods import HOMES, method_named
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-RUNNABLE = ("README.md", "adding_an_op.md", "distributed.md")
+RUNNABLE = ("README.md", "adding_an_op.md", "distributed.md", "steady_states.md")
 
 
 def blocks(page, language):
