@@ -13,7 +13,8 @@ import numpy as np
 
 from odec.codegen.lower import is_small
 from odec.errors import ArgumentError, SolveError, nearest
-from odec.gradients.forward import FROM_INPUT, variational
+from odec.event import event_functions, event_list, event_table
+from odec.gradients.forward import FROM_INPUT, variational, variational_events
 from odec.graph.structure import Branch, Leaf, Structure, children_of
 from odec.integrate.run import all_finite
 from odec.solution import Solution
@@ -45,7 +46,8 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
 
     The variational equations ds/dt = (df/dy) s + df/dp are solved with the model, by the same steps. Unless
     `error_control` is set, the error of y alone chooses their sizes, as in `odec.solve`, and the derivatives are those
-    of the computed numbers, the step sizes held fixed.
+    of the computed numbers, the step sizes held fixed. They are derivatives at fixed times, of the last row too where a
+    terminal event ends the solve; resets of events carry them across, the moving of the event's time included.
 
     Parameters
     ----------
@@ -81,9 +83,10 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
             "t_eval, or a larger chunk."
         )
     parts = [moved.part(first, size) for first in range(0, max(total, 1), max(size, 1))]
+    constants = len(parts) == 1 and not _changes_parameters(system, options["events"])
     solved = []
     for part in parts:
-        states, inputs, directions = part.posed(y, p, constants=len(parts) == 1)
+        states, inputs, directions = part.posed(y, p, constants)
         limits = _tolerances(system, rtol, atol, part.sizes, error_control)
         solved.append(_solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress))
     found = _joined(system, solved, total, names, p)
@@ -96,7 +99,8 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
               **options):  # fmt: skip
     """(sol, ys_dot): the Solution, and the derivative of sol.ys along a direction of y0 and params.
 
-    It is the derivative of the computed numbers, with the steps and their sizes held fixed.
+    It is the derivative of the computed numbers at fixed times, with the steps and their sizes held fixed, but for
+    events: their times move, and resets carry the derivative across.
 
     Parameters
     ----------
@@ -118,6 +122,8 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
     values = parameters_by_name(model, params)
     system, y, p = _point(model, y0, values, dtype)
     dy, dp = _tangents(system, tangents)
+    if dp is None and _changes_parameters(system, options["events"]):
+        dp = np.zeros_like(p)
     directions = (None,) if dp is None else (FROM_INPUT,)
     states, inputs = np.stack([y, dy], axis=1), p if dp is None else np.stack([p, dp], axis=1)
     limits = _tolerances(system, rtol, atol, np.zeros(1), False)
@@ -308,12 +314,32 @@ def _solved(system, t_span, states, inputs, directions, given, limits, options, 
     state, relative, absolute = (
         larger.y_structure.unflatten(np.ravel(a).astype(system.dtype)) for a in (states, *limits)
     )
+    if options["events"]:
+        _watch(system, larger, directions, options["events"])
     task = posed(larger, t_span, state, {"p": np.ravel(inputs)}, rtol=relative, atol=absolute, **options)
     out = task.run(progress)
     rows = out.ys.reshape(len(out.ts), structure.size, width)
     rtol, atol = (tolerance(system.name, n, v, structure, system.dtype) for n, v in zip(("rtol", "atol"), given))
     own = dataclasses.replace(task, system=system, problem=dataclasses.replace(task.problem, rtol=rtol, atol=atol))
     return own.solution(_of_state(out, structure.size, width, inputs), throw=False), rows
+
+
+def _watch(system, larger, directions, events):
+    """Let the augmented system know its kernels of events."""
+    known, key = larger.event_kernels, tuple(map(id, events))
+    if key not in known:
+        if len(known) >= REMEMBERED:
+            known.pop(next(iter(known)))
+        functions = variational_events(larger.graph, directions, event_functions(system, events))
+        known[key] = events, event_table(larger.compiled_functions(functions), events)
+
+
+def _changes_parameters(system, events):
+    """Whether a reset of an event returns other parameters."""
+    if not any(event.reset for event in events):
+        return False
+    found = event_functions(system, events)
+    return any(f.outputs["p_new"] is not f.inputs["p"] for name, f in found.items() if name.startswith("reset"))
 
 
 def _of_state(out, n, width, inputs):
@@ -326,7 +352,9 @@ def _of_state(out, n, width, inputs):
     if dense is not None:
         dense = dataclasses.replace(dense, rows=first(dense.rows), end=(dense.end[0], first(dense.end[1])))
     p = inputs if inputs.ndim == 1 else np.ascontiguousarray(inputs[:, 0])
-    return dataclasses.replace(out, ys=first(out.ys), y=first(out.y), slope=first(out.slope), p=p, dense=dense)
+    return dataclasses.replace(
+        out, ys=first(out.ys), y=first(out.y), slope=first(out.slope), p=p, dense=dense, fired_y=first(out.fired_y)
+    )
 
 
 def _joined(system, solved, total, names, p):
@@ -364,19 +392,19 @@ def _structured(outer, inner, values):
 
 # ---- arguments --------------------------------------------------------------------------------------------
 
-KEYWORDS = tuple(name for name in inspect.signature(posed).parameters if name not in ("events", "records"))
+KEYWORDS = tuple(name for name in inspect.signature(posed).parameters if name != "records")
 
 
 def _check_options(where, options):
-    """TypeError for a keyword that there is not; ArgumentError for events, and for a mass matrix."""
+    """TypeError for a keyword that there is not; ArgumentError for a mass matrix. Events become records."""
     for name, value in options.items():
-        if name in ("events", "mass_matrix"):
-            if value is not None and not (isinstance(value, (tuple, list)) and not value):
-                raise ArgumentError(f"{where}: {name} is not available in this version; leave it out.")
+        if name == "mass_matrix":
+            if value is not None:
+                raise ArgumentError(f"{where}: mass_matrix is not available in this version; leave it out.")
         elif name not in KEYWORDS:
             raise TypeError(f"{where}() has no keyword {name!r}{nearest(name, KEYWORDS)}")
-    for name in ("events", "mass_matrix"):
-        options.pop(name, None)
+    options.pop("mass_matrix", None)
+    options["events"] = event_list(options.get("events", ()))
 
 
 def _point(model, y0, values, dtype):

@@ -178,6 +178,47 @@ def test_dense_output_is_that_of_the_state():
     assert sol(times) == pytest.approx(plain(times), rel=1e-11)
 
 
+# ---- events -----------------------------------------------------------------------------------------------
+
+
+@odec.dynamics
+def ball(t, y, gravity, bounce, drag):
+    return [y[1], -gravity - drag * y[1]]
+
+
+def test_a_bounce_carries_the_derivatives_across():
+    floor = odec.Event(lambda t, y: y[0], direction=-1, reset=lambda t, y, bounce: [-y[0], -bounce * y[1]])
+    options = dict(method="vern9", rtol=1e-12, atol=1e-13, t_eval=np.array([0.3, 0.8, 1.2]), events=floor)
+    sol = odec.sensitivities(
+        ball, (0.0, 1.2), [1.0, 0.5], (9.81, 0.8, 0.1), wrt=("y0", "gravity", "bounce", "drag"), **options
+    )
+
+    def rows(x):
+        return odec.solve(ball, (0.0, 1.2), x[:2], tuple(x[2:]), **options).ys
+
+    expected = central(rows, np.array([1.0, 0.5, 9.81, 0.8, 0.1]), 1e-4)
+    assert len(sol.t_events[0]) >= 1 and sol.y_events[0].shape[1:] == (2,)
+    assert close(sol.sensitivities["y0"], expected[..., :2], 1e-7)
+    for k, name in enumerate(("gravity", "bounce", "drag"), 2):
+        assert close(sol.sensitivities[name], expected[..., k], 1e-7)
+
+
+def test_a_reset_of_parameters_carries_their_derivatives():
+    def softer(t, y, gravity, bounce, drag):
+        return y, {"drag": drag + 0.2 * y[1] ** 2}
+
+    high = odec.Event(lambda t, y, drag: t - 0.2 - drag, reset=softer)
+    options = dict(method="vern9", rtol=1e-12, atol=1e-13, t_eval=[], events=high)
+    given, tangents = (9.81, 0.8, 0.1), (np.array([0.3, -0.4]), (0.5, 0.0, 0.7))
+    _, dot = odec.solve_jvp(ball, (0.0, 1.0), [1.0, 0.5], given, tangents=tangents, **options)
+
+    def end(s):
+        y0, p = np.array([1.0, 0.5]) + s[0] * tangents[0], tuple(a + s[0] * d for a, d in zip(given, tangents[1]))
+        return odec.solve(ball, (0.0, 1.0), y0, p, **options).y1
+
+    assert close(dot[0], central(end, np.zeros(1), 1e-3)[:, 0], 1e-7)
+
+
 # ---- the larger model -------------------------------------------------------------------------------------
 
 
@@ -224,7 +265,8 @@ START = (0.0, 0.5), [1.0, 0.5, 20.0]
         (dict(wrt="rho", chunk=0), "chunk is 0"),
         (dict(wrt="rho", rtol=-1.0), "rtol is -1.0"),
         (dict(wrt="rho", t_eval=[2.0]), "outside the time span"),
-        (dict(wrt="rho", events=lambda t, y: y[0]), "events is not available"),
+        (dict(wrt="rho", events=3), "events is 3"),
+        (dict(wrt="rho", mass_matrix=np.eye(3)), "mass_matrix is not available"),
         (dict(wrt="rho", params=(10.0, np.nan, 2.0)), "params.*is nan"),
         (dict(wrt="rho", params=(10.0, True, 2.0)), "wrt 'rho' has values of bool"),
         (dict(wrt="rho", params=(10.0, np.int64(28), 2.0)), "wrt 'rho' has values of int64"),
