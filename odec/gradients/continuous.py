@@ -107,6 +107,8 @@ class Backsolve:
     References: Chen et al., NeurIPS 31 (2018), appendix B and C
     """
 
+    adjoint = "backsolve"
+
     def __init__(self, system, method, problem, outcome, y0, how=AS_FORWARD):
         self.name, self.problem, self.outcome, self.y0 = system.name, problem, outcome, y0
         self._refuse()
@@ -117,16 +119,25 @@ class Backsolve:
         rtol = problem.rtol if how.rtol is None else how.rtol
         atol = problem.atol if how.atol is None else how.atol
         self._accuracy = np.maximum(rtol, problem.rtol), np.maximum(atol, problem.atol)
-        self.tolerances = _tolerances(rtol, atol, self.n, self.m, how.seminorm, self.dtype)
+        self.tolerances = self._tolerances(rtol, atol, how.seminorm)
 
     def _refuse(self):
         """ArgumentError for what the adjoint does not support."""
         for what, given in (("events", self.problem.events), ("tstops", self.problem.tstops)):
             if given:
                 raise ArgumentError(
-                    f'{self.name}: the solve has {what}; adjoint="backsolve" takes smooth solutions; use '
-                    'adjoint="discrete".'
+                    f'{self.name}: the solve has {what}; adjoint="{self.adjoint}" takes smooth solutions; '
+                    'use adjoint="discrete".'
                 )
+
+    def _system(self, system):
+        return adjoint_system(system)
+
+    def _tolerances(self, rtol, atol, seminorm):
+        return weighted_tolerances(rtol, atol, 2, (self.n, self.m), seminorm, self.dtype)
+
+    def _way(self):
+        return _Way(self)
 
     def _solver(self, system):
         if not self.method.adaptive and not self.problem.first_step:
@@ -135,7 +146,7 @@ class Backsolve:
                 "give it one, or name a method with error control."
             )
         try:
-            return adjoint_system(system).solver(self.method)
+            return self._system(system).solver(self.method)
         except ArgumentError as error:
             raise ArgumentError(f"{error} This is the adjoint of {self.name}: name another adjoint_method.") from None
 
@@ -155,7 +166,7 @@ class Backsolve:
             row = int(np.flatnonzero(~np.isfinite(rows_bar).all(axis=1))[0])
             raise ArgumentError(f"{self.name}: the cotangent of row {row} is not finite; finite numbers are needed.")
         ts, ys, t0 = self.outcome.ts, self.outcome.ys, self.problem.span[0]
-        way, times = _Way(self), np.zeros(len(ts))
+        way, times = self._way(), np.zeros(len(ts))
         for i in reversed(range(len(ts))):
             if rows_bar[i].any():
                 times[i] = rows_bar[i] @ self.slope(ts[i], ys[i])
@@ -226,19 +237,21 @@ def _drifted(name, drift):
     )
 
 
-def _tolerances(rtol, atol, n, m, seminorm, dtype):
-    """rtol, atol (2 n + m,) of y, a and g.
+def weighted_tolerances(rtol, atol, parts, sizes, seminorm, dtype):
+    """rtol, atol (parts n + m,) of a state, which is `parts` vectors like y, and of g; sizes is (n, m).
 
-    The solver's norm is a mean over all components. With tolerances sqrt(2 n / (2 n + m)) and sqrt(m / (2 n + m)) as
-    large, its square is the sum of the squares of the norms of (y, a) and of g, so that easy parameters do not thin out
-    the error of a small state; with the seminorm that of (y, a) alone.
+    The solver's norm is a mean over all components. With tolerances sqrt(parts n / (parts n + m)) and
+    sqrt(m / (parts n + m)) as large, its square is the sum of the squares of the norms of the state and of g, so that
+    easy parameters do not thin out the error of a small state; with the seminorm that of the state alone.
     """
-    whole = np.empty((2, 2 * n + m), dtype)
+    n, m = sizes
+    most, total = parts * n, parts * n + m
+    whole = np.empty((2, total), dtype)
     for row, value in zip(whole, (rtol, atol), strict=True):
-        row[: 2 * n].reshape(2, n)[:] = math.sqrt(2 * n / (2 * n + m)) * np.asarray(value)
-        row[2 * n :] = math.sqrt(m / (2 * n + m)) * np.min(value)
+        row[:most].reshape(parts, n)[:] = math.sqrt(most / total) * np.asarray(value)
+        row[most:] = math.sqrt(m / total) * np.min(value)
     if seminorm:
-        whole[1, 2 * n :] = FREE[str(np.dtype(dtype))]
+        whole[1, most:] = FREE[str(np.dtype(dtype))]
     return whole
 
 
