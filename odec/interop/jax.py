@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from odec.errors import ArgumentError, ShapeError, nearest
+from odec.ensemble import solve_ensemble
+from odec.errors import ArgumentError, ShapeError, SolveError, nearest
 from odec.gradient import ADJOINTS, solve_vjp
 from odec.graph.structure import Leaf, children_of
 from odec.model import dtype_of_state
@@ -31,7 +33,8 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
     function that JAX differentiates backwards by y0, t and params.
 
     It works under jax.jit, jax.grad, jax.vjp, jax.jacrev and jax.vmap. The solve runs on the CPU, called by JAX
-    (jax.pure_callback); its backward pass solves again and goes back over the steps by odec.solve_vjp.
+    (jax.pure_callback), the members of a vmap by odec.solve_ensemble, whose times go in one direction; its backward
+    pass solves again and goes back over the steps by odec.solve_vjp, member by member.
 
     Parameters
     ----------
@@ -171,7 +174,31 @@ class HostSolve:
         y, p = system.y_structure.unflatten(np.asarray(y)), system.p_structure.unflatten(np.asarray(p))
         return (system, (t[0], t[-1]), y, p), t
 
-    def rows(self, y, t, p):
+    def rows(self, *given):
+        """(*lead, m, n), the states at the times t, of y (*lead, n), t (*lead, m), p (*lead, q), of which each axis of
+        lead is 1 where it does not matter: members of one ensemble."""
+        arrays = [np.asarray(part) for part in given]
+        lead = np.broadcast_shapes(*(part.shape[:-1] for part in arrays))
+        differ = [math.prod(part.shape[:-1]) > 1 for part in arrays]
+        y, t, p = (_members(part, lead) if of_its_own else part.ravel() for part, of_its_own in zip(arrays, differ))
+        found = self.ensemble(y, t, p, differ) if any(differ) else self.one(y, t, p)
+        return found.reshape(*lead, *found.shape[-2:])
+
+    def ensemble(self, y, t, p, differ):
+        """(N, m, n), the rows of members, for which y, t and p that differ have a first axis N."""
+        system, t = self.system, t.astype(float)
+        own_y, _, own_p = differ
+        found = solve_ensemble(
+            system, (t[..., 0], t[..., -1]), system.y_structure.unflatten(y, y.shape[:-1]),
+            system.p_structure.unflatten(p, p.shape[:-1]), t_eval=t,
+            batched=("y0",) * own_y + system.parameters.keys * own_p, **self.forward,
+        )  # fmt: skip
+        if self.throw and not found.success.all():
+            first = int(np.flatnonzero(~found.success)[0])
+            raise SolveError(f"member {first} of {len(found):,}: {found.message(first)}", found[first])
+        return found.flat_rows
+
+    def one(self, y, t, p):
         """(m, n), the state at the times t."""
         arguments, t = self.given(y, t, p)
         found = solve(*arguments, t_eval=t, throw=self.throw, **self.forward).flat_rows
@@ -203,19 +230,24 @@ def _differentiable(jax, call):
 
     @jax.custom_vjp
     def rows(y, t, p):
-        return host(call.rows, like((t.size, y.size), y.dtype), y, t, p)
+        return host(call.rows, like((t.size, y.size), y.dtype), "expand_dims", y, t, p)
 
     def backward(kept, rows_bar):
-        return host(call.pulled, tuple(like(part.shape, part.dtype) for part in kept), *kept, rows_bar)
+        return host(call.pulled, tuple(like(part.shape, part.dtype) for part in kept), "sequential", *kept, rows_bar)
 
     rows.defvjp(lambda *given: (rows(*given), given), backward)
     return rows
 
 
-def _on_host(jax, function, like, *given):
+def _members(array, lead):
+    """Vectors along the axes `lead` as one (N, size)."""
+    return np.broadcast_to(array, (*lead, array.shape[-1])).reshape(math.prod(lead), array.shape[-1])
+
+
+def _on_host(jax, function, like, vmap_method, *given):
     """A function of NumPy arrays, called at once where all are known, so that what it raises arrives as it is."""
     if any(_is_traced(part) for part in given):
-        return jax.pure_callback(function, like, *given, vmap_method="sequential")
+        return jax.pure_callback(function, like, *given, vmap_method=vmap_method)
     return jax.tree_util.tree_map(jax.numpy.asarray, function(*given))
 
 

@@ -116,6 +116,26 @@ def test_rows_under_nested_vmap_are_those_of_each_member():
     np.testing.assert_allclose(found, exact, rtol=1e-9)
 
 
+@pytest.mark.parametrize("own", ["y0", "times", "rate"])
+def test_rows_of_members_are_those_of_solve(own):
+    given = {"y0": np.ones(2), "times": TIMES, "rate": 0.7}
+    members = given | {own: np.stack([given[own], given[own] * 1.5, given[own] * 2.0])}
+    one = lambda g: odeint(decay, g["y0"], g["times"], (g["rate"],), **FINE)
+    found = jax.jit(jax.vmap(one, ({name: 0 if name == own else None for name in given},)))(members)
+    for k in range(3):
+        np.testing.assert_allclose(found[k], one(given | {own: members[own][k]}), rtol=1e-13)
+
+
+def test_a_vmap_of_one_member_is_that_member():
+    found = jax.vmap(lambda y: odeint(driven, y, TIMES, PARAMS, **FINE))(Y0[None])
+    np.testing.assert_array_equal(found[0], odeint(driven, Y0, TIMES, PARAMS, **FINE))
+
+
+def test_a_failing_member_is_named():
+    with pytest.raises(RuntimeError, match="SolveError: member 1 of 2: blowing: "):
+        jax.block_until_ready(jax.jit(jax.vmap(blown))(jnp.array([[0.1], [1.0]])))
+
+
 def test_gradient_of_the_times_is_the_slope_of_the_rows():
     """y(t_k) = y0 exp(-2 (t_k - t_0)), so that t_0 moves every row, and t_k its own."""
     loss = lambda t: jnp.sum(jnp.array([1.0, 2.0, 3.0, 4.0]) * odeint(decay, jnp.ones(1), t, **FINE)[:, 0])
