@@ -11,6 +11,7 @@ from odec.integrate import slots as at
 from odec.integrate.advance import rules_of
 from odec.integrate.compiled import compiled_loop, loop_text
 from odec.integrate.lanes import Kept, Kernels, Lanes, Members
+from odec.integrate.members import FAR_OFF
 
 GROUPS = {"kernels": Kernels, "events": None, "rates": None, "lanes": Lanes, "members": Members, "kept": Kept,
           "whole": None}  # fmt: skip
@@ -179,6 +180,28 @@ class Buffers:
         whole, times = self.whole, problem.t_eval
         whole[at.TIMES] = at.EVERY_STEP if times is None else len(times)
         self.place("members.times", self._stops if times is None else times)
+
+    # ---- going on from an earlier place
+
+    def snapshot(self):
+        """Copies of all that one lane without events needs to go on from here."""
+        return [part.copy() for part in self._going()]
+
+    def restore(self, snapshot):
+        """Go on from a snapshot; neither rows nor steps are kept."""
+        for part, copied in zip(self._going(), snapshot, strict=True):
+            part[:] = copied
+        self.count[at.EVALS] = 0
+        self.record(False)
+
+    def record(self, records):
+        """Record the steps from here on, or no longer."""
+        self.whole[at.RECORDS] = int(records)
+        self._numbers["task"][at.NEXT] = self.rules[at.DIRECTION] * (-FAR_OFF if records else FAR_OFF)
+
+    def _going(self):
+        numbers = (self._numbers[name] for name in ("now", "task", "real"))
+        return self.state, self.slope, *numbers, self._counts["count"], self._counts["whole"]
 
 
 def _view(array) -> Any:

@@ -24,7 +24,8 @@ class Kept:
         self.every = problem.t_eval is None
         self.n_events = len(problem.events.resets) if problem.events else 0
         rows = FIRST_ROOM if self.every else len(problem.t_eval)
-        segments = FIRST_ROOM if problem.dense or problem.records else 0
+        self.most = 2**62, 2**62 if problem.dense else problem.most_records, 2**62
+        segments = min(FIRST_ROOM, self.most[1]) if problem.dense or problem.records else 0
         fired = FIRST_ROOM + 2 * SAMPLES * self.n_events if self.n_events else 0
         self.rooms = rows, segments, fired
         times = np.empty(rows) if self.every else problem.t_eval  # which are written where they stand
@@ -53,7 +54,7 @@ class Kept:
             room = rooms[g]
             if room and filled[g] + margin[g] > room and (g or self.every):
                 numbers = max(self.places[i].size for i in group)
-                rooms[g] = room + (room if numbers <= DOUBLED else room // 8 + 1)
+                rooms[g] = min(room + (room if numbers <= DOUBLED else room // 8 + 1), self.most[g])
                 for i in group:
                     self._resize(i, rooms[g] * (self.places[i].size // room))
         self.rooms = tuple(rooms)

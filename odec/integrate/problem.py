@@ -26,7 +26,7 @@ class Problem:
     t_eval : times to keep, None for every step; the array becomes the times of the outcome
     tstops : times strictly within the span, in its direction
     first_step : 0 to choose one; max_steps : of all steps tried
-    records : keep the start, the size and the state of each accepted step
+    records : keep the start, the size and the state of each accepted step, of at most most_records at a time
     """
 
     span: tuple[float, float]
@@ -43,6 +43,7 @@ class Problem:
     controller: Controller = CONTROLLERS["PI"]
     dense: bool = False
     records: bool = False
+    most_records: int = 2**62
     events: EventKernels | None = None
     pause: Callable | None = None  # called with the time reached at the loop's pauses
 

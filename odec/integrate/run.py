@@ -69,20 +69,33 @@ class Solver:
             outcome.ys = outcome.ys.copy()
         return outcome
 
-    def _run(self, buffers, problem):
+    def run_watched(self, problem, trail):
+        """The Outcome of a problem without events, and the buffers that it leaves.
+
+        trail : asked (Buffers) before each stretch of the loop; for how many tries it may run
+        """
+        buffers = Buffers(self, problem.interpolates, None)
+        outcome = self._run(buffers, problem, trail)
+        if problem.keeps_end_only:
+            outcome.ys = outcome.ys.copy()
+        return outcome, buffers
+
+    def _run(self, buffers, problem, trail=None):
         buffers.start_one(problem)
         whole, now = buffers.whole, buffers.now
         kept, reach = Kept(self, problem), Reach()
         kept.place(buffers)
         pause, status = FIRST_PAUSE, at.RUNNING
         while status == at.RUNNING:
-            whole[at.PAUSE] = pause
+            whole[at.PAUSE] = pause if trail is None else min(pause, trail(buffers))
             before, began = whole[at.ROUNDS], time.perf_counter()
             status = buffers.advance()
             if status == at.NEEDS_ROOM:
                 kept.grow(buffers.count, whole)
                 kept.place(buffers)
                 status = at.RUNNING
+            elif whole[at.ROUNDS] == before:  # the start alone
+                pass
             elif status == at.RUNNING:
                 pause = next_pause(whole[at.ROUNDS] - before, time.perf_counter() - began)
                 if self.method.adaptive:  # fixed steps are as long as the user says
