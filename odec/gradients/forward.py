@@ -6,7 +6,7 @@ import numpy as np
 
 from odec.codegen.lower import is_small
 from odec.graph.function import Function
-from odec.graph.node import constant, input_node, line_is, structural_zero
+from odec.graph.node import constant, input_node, line_is, structural_zero, topological
 from odec.graph.op import OPS
 from odec.ops.families import broadcast_to
 from odec.ops.structure import concatenate, element, reshape, slice_, stack
@@ -52,16 +52,16 @@ def _by_elements(f, directions, t, y, p):
     n = y.size // width
     states = np.array([element(y, i) for i in range(y.size)], object).reshape(n, width)
     values = _boxed([element(p, j) for j in range(p.size)]).reshape(-1, width if seeded else 1)
-    given, trail = dict(zip(f.inputs.values(), (_boxed([t]).reshape(()), states[:, 0], values[:, 0]))), []
-    (rates,) = expand(f, given, trail).values()
-    one, columns = constant(1.0, y.dtype), [list(rates)]
+    given = dict(zip(f.inputs.values(), (_boxed([t]).reshape(()), states[:, 0], values[:, 0])))
+    (rates,) = expand(f, given).values()
+    nodes, one, columns = topological(rates), constant(1.0, y.dtype), [list(rates)]
     for k, direction in enumerate(directions, 1):
         seeds = dict(zip(states[:, 0], states[:, k]))
         if direction == FROM_INPUT:
             seeds |= dict(zip(values[:, 0], values[:, k]))
         elif direction is not None:
             seeds[values[direction, 0]] = one
-        found = tangents(trail, seeds)
+        found = tangents(nodes, seeds)
         columns.append([found.get(id(rate), structural_zero(y.dtype)) for rate in rates])
     return stack([rate for row in zip(*columns) for rate in row], (y.size,))
 
@@ -124,7 +124,8 @@ def variational_events(larger, directions, functions):
     -------
     dict of Functions of the augmented (t, y, p): events, rates, and the resets
 
-    References: Hiskens and Pai, Trajectory sensitivity analysis of hybrid systems, IEEE Trans. Circuits Syst. I 47 (2000)
+    References: Hiskens and Pai, Trajectory sensitivity analysis of hybrid systems, IEEE Trans. Circuits Syst. I 47
+    (2000)
     """
     inputs = {name: input_node(name, node.shape, node.dtype) for name, node in larger.inputs.items()}
     t, y, p = inputs.values()

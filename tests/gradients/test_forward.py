@@ -222,28 +222,29 @@ def test_a_reset_of_parameters_carries_their_derivatives():
 # ---- the larger model -------------------------------------------------------------------------------------
 
 
-def test_array_and_element_forms_agree():
+@pytest.mark.parametrize("n", [3, 80])
+def test_both_forms_agree_with_the_jvp_of_the_system(n):
     rng = np.random.default_rng(3)
 
     @odec.dynamics
     def network(t, y, w):
         return np.tanh(w @ y) - y
 
-    y, w = rng.normal(size=80), rng.normal(size=(80, 80))
+    y, w = rng.normal(size=n), rng.normal(size=(n, n))
     system = network.bind(y, (w,))
-    s, dw = rng.normal(size=80), rng.normal(size=(80, 80))
+    s, dw = rng.normal(size=n), rng.normal(size=(n, n))
     expected = system.jvp(0.0, y, w, tangents=(None, s, (dw,)))
     large = variational(system.graph, (FROM_INPUT,))
     (found,) = large.evaluate(
         0.0, np.stack([y, s], 1).ravel(), np.stack([w.ravel(), dw.ravel()], 1).ravel()
     ).values()  # fmt: skip
-    assert found.reshape(80, 2)[:, 1] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert found.reshape(n, 2)[:, 1] == pytest.approx(expected, rel=1e-12, abs=1e-12)
     unit = variational(system.graph, (None, 5))
     (found,) = unit.evaluate(0.0, np.stack([y, s, 0 * s], 1).ravel(), w.ravel()).values()
-    one = np.zeros((80, 80))
+    one = np.zeros((n, n))
     one.flat[5] = 1.0
-    assert found.reshape(80, 3)[:, 1] == pytest.approx(system.jvp(0.0, y, w, tangents=(None, s)), rel=1e-12)
-    assert found.reshape(80, 3)[:, 2] == pytest.approx(system.jvp(0.0, y, w, tangents=(None, None, (one,))), rel=1e-12)
+    assert found.reshape(n, 3)[:, 1] == pytest.approx(system.jvp(0.0, y, w, tangents=(None, s)), rel=1e-12)
+    assert found.reshape(n, 3)[:, 2] == pytest.approx(system.jvp(0.0, y, w, tangents=(None, None, (one,))), rel=1e-12)
 
 
 def test_structural_zeros_leave_no_operation():
