@@ -182,10 +182,11 @@ def test_without_gradients_the_result_needs_none_and_is_the_same():
     assert torch.equal(plain, odec.torch.odeint(decay, y0, [0.0, 1.0], (0.5,)))
 
 
-def test_a_network_learns_a_spiral():
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_network_learns_a_spiral(dtype):
     torch.manual_seed(5)
     t = torch.linspace(0.0, 2.0, 20)
-    start = torch.tensor([[2.0, 0.0], [1.0, 1.0]], dtype=F64)
+    start = torch.tensor([[2.0, 0.0], [1.0, 1.0]], dtype=dtype)
 
     @odec.dynamics
     def spiral(t, y, matrix):
