@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from odec.errors import ArgumentError, nearest
+from odec.gradients.checkpoints import recorded_run
+from odec.gradients.continuous import Backsolve, Backward
 from odec.gradients.discrete import Discrete
+from odec.gradients.interpolating import Interpolating
 from odec.graph.structure import component_paths
-from odec.solving import posed
+from odec.solving import posed, tolerance
 
-ADJOINTS = ("discrete",)
+ADJOINTS = {"discrete": Discrete, "backsolve": Backsolve, "interpolating": Interpolating}
+COUNTED = ("steps", "again", "rejected", "nfev", "drift")  # of the way back, each where it has it
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Gradient:
     y0 : as y0; params : a tuple in signature order, or a dict by name where params was one
     t_eval : (m,), of the output times; None where the rows were those of the steps, or the end alone
     t0, t1 : of the ends of the time span
-    stats : `steps` gone back over, `seconds`
+    stats : `steps` gone back over, `again` the tries of steps made again for it, `seconds`; of the continuous adjoints
+        also `rejected`, `nfev`, and `drift`, how far their states came back from those of the solve, in tolerances
     """
 
     y0: Any
@@ -34,7 +39,8 @@ class Gradient:
     stats: dict = field(default_factory=dict)
 
 
-def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", throw=True, **options):
+def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=None, adjoint_rtol=None,
+              adjoint_atol=None, adjoint_method=None, seminorm=True, throw=True, **options):  # fmt: skip
     """(sol, pullback): the Solution of `odec.solve`, and the transposed derivative of its rows.
 
     `pullback(ys_bar)`, with ys_bar in the structure and shapes of `sol.ys`, returns the Gradient of
@@ -43,42 +49,94 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", throw=True, *
     Parameters
     ----------
     model, t_span, y0, params : as odec.solve takes them
-    adjoint : "discrete", the exact gradient of the computed numbers: back over the recorded steps, whose sizes are data
+    adjoint : "discrete", the exact gradient of the computed numbers: back over the recorded steps, whose sizes are
+        data; "backsolve", the adjoint equation solved backwards together with the state: memory does not grow with the
+        steps, accuracy is that of its own tolerances, and it warns where the state does not come back; "interpolating",
+        the adjoint equation over the polynomials of the solve, which are kept
+    checkpoints : of the discrete adjoint, the number of states to hold, at least 2, half of them recorded steps and
+        half snapshots, from which the others are made again: a few dozen cost a few further solves, two a quadratic
+        number of them; None records each step, and beyond 256 MiB goes over to snapshots. The gradient is the same, bit
+        by bit
+    adjoint_rtol, adjoint_atol, adjoint_method : of the last two; None is as in the solve
+    seminorm : they leave the gradient by the parameters out of their error norm
     options : as odec.solve takes them
 
     Raises
     ------
-    ArgumentError, ShapeError, TraceError, SolveError : as odec.solve; an adjoint that is not known
+    ArgumentError, ShapeError, TraceError, SolveError : as odec.solve; an adjoint that is not known, or that cannot
+        differentiate what was asked for
+
+    References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, 3.2; Griewank and Walther, ACM Trans.
+    Math. Softw. 26 (2000) 19; Chen et al., NeurIPS 31 (2018); Kidger, Chen and Lyons, ICML 139 (2021)
     """
     if adjoint not in ADJOINTS:
         raise ArgumentError(
             f"solve_vjp: adjoint {adjoint!r} is not known{nearest(adjoint, ADJOINTS)} It is one of "
             f"{', '.join(ADJOINTS)}."
         )
-    given = posed(model, t_span, y0, params, records=True, **options)
+    discrete = adjoint == "discrete"
+    _check_checkpoints(checkpoints, adjoint)
+    if adjoint == "interpolating":
+        options["dense_output"] = True
+    given = posed(model, t_span, y0, params, records=discrete, **options)
+    name, start = given.system.name, given.problem.y.copy()
     if given.watched:
         raise ArgumentError(
-            f"{given.system.name}: events are not differentiated in this version; leave events out, and end t_span "
-            "where the event would."
+            f"{name}: events are not differentiated in this version; leave events out, and end t_span where the event "
+            "would."
         )
-    out = given.run()
-    return given.solution(out, throw), Pullback(given, out, isinstance(params, dict))
+    if discrete:
+        if (adjoint_rtol, adjoint_atol, adjoint_method) != (None,) * 3:
+            raise ArgumentError(
+                f"{name}: the discrete adjoint solves nothing; leave adjoint_rtol, adjoint_atol and adjoint_method "
+                'out, or take adjoint="backsolve" or "interpolating".'
+            )
+        out = given.run(how=lambda solver, problem: recorded_run(solver, problem, checkpoints))
+        way = Discrete(given.system, given.record, given.problem, out, start)
+    else:
+        how = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
+        out = given.run()
+        way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, how)
+    return given.solution(out, throw), Pullback(given.system, way, out, isinstance(params, dict))
+
+
+def _check_checkpoints(checkpoints, adjoint):
+    if checkpoints is None:
+        return
+    whole = isinstance(checkpoints, (int, np.integer)) and not isinstance(checkpoints, bool)
+    if not whole or checkpoints < 2:
+        raise ArgumentError(
+            f"solve_vjp: checkpoints is {checkpoints!r}; an integer of at least 2 is needed, such as 64, or None."
+        )
+    if adjoint != "discrete":
+        raise ArgumentError(
+            f"solve_vjp: checkpoints is {checkpoints}, but adjoint is {adjoint!r}, which has none; leave it out, or "
+            'take adjoint="discrete".'
+        )
+
+
+def _backward(system, rtol, atol, method, seminorm):
+    """The Backward of what a user gave."""
+
+    def checked(what, value):
+        return None if value is None else tolerance(system.name, what, value, system.y_structure, system.dtype)
+
+    return Backward(checked("adjoint_rtol", rtol), checked("adjoint_atol", atol), method, bool(seminorm))
 
 
 class Pullback:
     """The transposed derivative of the rows of a solve: call it with cotangents in the structure of `sol.ys`."""
 
-    def __init__(self, given, outcome, by_name):
-        self._given, self._outcome, self._by_name = given, outcome, by_name
-        self._adjoint = Discrete(given.system, given.record, given.problem, outcome)
+    def __init__(self, system, adjoint, outcome, by_name):
+        self._system, self._adjoint, self._outcome, self._by_name = system, adjoint, outcome, by_name
 
     def __repr__(self):
-        return f"<pullback of {self._given.system.name} over {len(self._outcome.record.t):,} steps>"
+        return f"<pullback of {self._system.name} over {self._outcome.steps:,} steps>"
 
     def __call__(self, ys_bar):
         """The Gradient; ArgumentError or ShapeError for cotangents that are not finite or do not fit."""
         began = time.perf_counter()
-        system, rows = self._given.system, len(self._outcome.ts)
+        system, rows = self._system, len(self._outcome.ts)
         flat = system.y_structure.flatten_members(ys_bar, f"{system.name}: ys_bar", system.dtype, rows)
         if not np.isfinite(flat).all():
             row, column = (int(k) for k in np.argwhere(~np.isfinite(flat))[0])
@@ -91,5 +149,5 @@ class Pullback:
         return Gradient(
             system.y_structure.unflatten(found.y), values if self._by_name else tuple(values.values()),
             found.times if self._adjoint.inside else None, found.t0, found.t1,
-            {"steps": found.steps, "seconds": time.perf_counter() - began},
+            {k: getattr(found, k) for k in COUNTED if hasattr(found, k)} | {"seconds": time.perf_counter() - began},
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import reprlib
@@ -86,10 +87,10 @@ class Posed:
     compile_seconds: float
     solve_seconds: float = 0.0
 
-    def run(self, progress=False):
-        """The Outcome."""
+    def run(self, progress=False, how=None):
+        """The Outcome, by the Solver or as `how` (solver, problem) finds it."""
         began = time.perf_counter()
-        problem, run = self.problem, self.solver.run
+        problem, run = self.problem, self.solver.run if how is None else functools.partial(how, self.solver)
         out = with_progress(run, problem, self.system.name) if progress else run(problem)
         self.solve_seconds = time.perf_counter() - began
         return out

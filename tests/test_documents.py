@@ -35,7 +35,7 @@ def test_python_blocks_run(page, tmp_path):
 
 GUIDE = (
     "writing_models.md", "solving.md", "choosing_a_method.md", "tolerances.md", "events.md", "results.md",
-    "ensembles.md", "checking_derivatives.md", "reading_generated_code.md",
+    "gradients.md", "ensembles.md", "checking_derivatives.md", "reading_generated_code.md",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,14 +18,18 @@ from odec.codegen.numba_bridge import loop_function
 from odec.gradients import backward as at
 from odec.gradients.backward import Pulls, Tape, pull_back, slope_along, take_rows
 from odec.integrate.interpolate import copy
-from odec.integrate.problem import NO_TIMES
+from odec.integrate.problem import NO_TIMES, Record
 
+MARKS, STATES = len(Pulls._fields), len(Pulls._fields) + 1  # where the loop looks for them
 STRETCH = 2**16  # steps between which the keyboard is heard
 
 
 @dataclass
 class Pulled:
-    """Cotangents of what a solve was given: y (n,), p (m,), t0, t1, times (rows,); steps that were gone back over."""
+    """Cotangents of what a solve was given: y (n,), p (m,), t0, t1, times (rows,).
+
+    steps : gone back over; again : tries that were made again for it
+    """
 
     y: np.ndarray
     p: np.ndarray
@@ -33,16 +37,18 @@ class Pulled:
     t1: float
     times: np.ndarray
     steps: int
+    again: int = field(default=0, kw_only=True)
 
 
 class Discrete:
     """The discrete adjoint of one solve.
 
-    system : System; record : of the method; problem : Problem; outcome : Outcome with a Record
+    system : System; record : of the method; problem : Problem; outcome : Outcome with a Record or Checkpoints;
+    start (n,) : the state at t0, for that of the problem can have become the end
     """
 
-    def __init__(self, system, record, problem, outcome):
-        self.system, self.problem, self.outcome = system, problem, outcome
+    def __init__(self, system, record, problem, outcome, start):
+        self.system, self.problem, self.outcome, self.start = system, problem, outcome, start
         inside = bool(problem.t_eval is not None and len(problem.t_eval))
         make = functools.partial(system.compiled, "step_vjp", method=record, rows=False)
         timed = system.compiled("step_vjp", method=record, rows=inside, timed=True)
@@ -52,37 +58,39 @@ class Discrete:
 
     def pull(self, rows_bar):
         """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those."""
-        problem, outcome, taken = self.problem, self.outcome, self.outcome.record
+        problem, outcome, record = self.problem, self.outcome, self.outcome.record
         t0, _ = problem.span
         run = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype))
-        t1_bar, ahead = 0.0, 0.0
-        cuts = _cuts(problem, taken, outcome)
-        for first, last in reversed(cuts):
-            whole = last == len(taken.t) - 1
-            end_t, end = (outcome.t, outcome.y) if whole else (taken.t[last + 1], taken.y[last + 1])
-            h_bar = run.back(first, last, end_t, end)
-            ahead = run.real[at.T_SUM] - h_bar
-            t1_bar = h_bar if whole else t1_bar
-            run.real[at.T_SUM] = 0.0
+        if isinstance(record, Record):
+            run.back(record, outcome.t, outcome.y)
+        else:
+            record.walk(run.back)
         times_bar = run.times_bar
-        y_bar, t0_bar = run.y1_bar, ahead
+        y_bar, t0_bar = run.y1_bar, run.real[at.T_SUM] - run.real[at.H_BAR]
         for row in range(run.count[at.ROW] + 1):
             y_bar += run.rows_bar[row]
             if self.inside:
                 slope = np.empty_like(y_bar)
-                self.kernels.rhs.run(np.array([t0]), problem.y, problem.p, slope)
+                self.kernels.rhs.run(np.array([t0]), self.start, problem.p, slope)
                 times_bar[row] = rows_bar[row] @ slope
                 t0_bar -= times_bar[row]
-        return Pulled(y_bar.copy(), run.p_sum, float(t0_bar), float(t1_bar), times_bar, len(taken.t))
+        again = 0 if isinstance(record, Record) else record.again
+        return Pulled(
+            y_bar.copy(), run.p_sum, float(t0_bar), float(run.t1_bar or 0.0), times_bar, outcome.steps, again=again
+        )
 
 
-def _cuts(problem, taken, outcome):
-    """(first, last) step of each stretch between stops, in order."""
-    t0, t1 = problem.span
+def _cuts(problem, times, end_t, ends):
+    """(first, last, cut) of each stretch of steps between stops, in order; whether its last step ends at one.
+
+    times (steps,) : where the steps start; end_t : where the next one does; ends : whether there is none
+    """
+    steps, (t0, t1) = len(times), problem.span
     ahead = 1.0 if t1 > t0 else -1.0
-    ends = [int(np.searchsorted(ahead * taken.t, ahead * stop)) for stop in problem.tstops]
-    bounds = [0, *(e for e in ends if 0 < e < len(taken.t)), len(taken.t)]
-    return [(a, b - 1) for a, b in itertools.pairwise(bounds) if b > a]
+    reached = [ahead * stop for stop in problem.tstops if ahead * stop <= ahead * end_t]
+    stops = {int(k) for k in np.searchsorted(ahead * times, reached)} | ({steps} if ends else set())
+    bounds = sorted({0, steps} | stops)
+    return [(a, b - 1, b in stops) for a, b in itertools.pairwise(bounds)]
 
 
 class _Run:
@@ -95,11 +103,11 @@ class _Run:
         self.rows_bar, rows = rows_bar, len(rows_bar)
         self.times_bar, self.p_sum = np.zeros(rows if adjoint.inside else 0), np.zeros(m, dtype)
         self.y1_bar = rows_bar[0].copy() if ends_only else np.zeros(n, dtype)
-        self.end, self.record = np.empty(n, dtype), outcome.record
+        self.end, self.t1_bar, self._problem = np.empty(n, dtype), None, problem
         new = lambda size: np.empty(size, dtype)
         work = max(k.work_size for k in adjoint.kernels)
         self.tape = Tape(
-            outcome.record.marks, outcome.record.y, self.end, problem.p, NO_TIMES if ends_only else outcome.ts,
+            np.empty(0), self.end, self.end, problem.p, NO_TIMES if ends_only else outcome.ts,
             rows_bar, self.times_bar, self.y1_bar, new(n), new(m), self.p_sum, new(degree * n), new(degree * n),
             np.empty(1), np.empty(1), new(n), new(work),
         )  # fmt: skip
@@ -113,19 +121,26 @@ class _Run:
         self._packed = np.array([*addresses, *(a.ctypes.data for a in arrays)], np.int64)
         self._where, self._loop = address(self._packed), compiled_pull_back(dtype)
 
-    def back(self, first, last, end_t, end):
-        """Go back over the steps of one stretch, which ends at end_t in the state end; the cotangent of its length."""
-        real, count = self.real, self.count
-        stop = last
-        while stop >= first:
-            start = max(first, stop - STRETCH + 1)
-            inner = stop < last
-            real[at.END] = self.record.t[stop + 1] if inner else end_t
-            self.end[:] = self.record.y[stop + 1] if inner else end
-            count[at.FIRST], count[at.LAST], count[at.CUT] = start, stop, int(not inner)
+    def back(self, record, end_t, end):
+        """Go back over the steps of a Record, which end at end_t in the state end."""
+        ends = self.t1_bar is None
+        self._packed[MARKS], self._packed[STATES] = record.marks.ctypes.data, record.y.ctypes.data
+        for first, last, cut in reversed(_cuts(self._problem, record.t, end_t, ends)):
+            if cut:
+                self.real[at.T_SUM] = 0.0
+            self._back(record, first, last, cut, end_t, end)
+            if self.t1_bar is None:
+                self.t1_bar = self.real[at.H_BAR]
+
+    def _back(self, record, first, last, cut, end_t, end):
+        real, count, final = self.real, self.count, len(record.t) - 1
+        for stop in range(last, first - 1, -STRETCH):
+            inner = stop < final
+            real[at.END] = record.t[stop + 1] if inner else end_t
+            self.end[:] = record.y[stop + 1] if inner else end
+            count[at.FIRST], count[at.LAST] = max(first, stop - STRETCH + 1), stop
+            count[at.CUT] = int(cut and stop == last)
             self._loop(self._where)
-            stop = start - 1
-        return real[at.H_BAR]
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from odec.graph.node import constant, input_node, line_is
 from odec.steppers.runge_kutta import evaluation
 from odec.steppers.step import dense_function, step_function
 from odec.transforms.jvp import jvp
+from odec.transforms.tape import taped
 from odec.transforms.vjp import vjp
 
 
@@ -42,9 +43,10 @@ def step_vjp(f, method, rows=False, timed=False):
     rows : with the cotangent q_bar of the polynomial, and with q (degree, n) as an output
     timed : with h_bar
     """
-    replay = replay_function(f, method, rows)
+    wrt = "t", *(("h",) if timed else ()), "y", "p"
     with line_is(None):
-        pulled = vjp(replay, ("t", *(("h",) if timed else ()), "y", "p"))
+        replay = taped(replay_function(f, method, rows), wrt)
+        pulled = vjp(replay, wrt)
     outputs = pulled.outputs | ({"q": replay.outputs["q"]} if rows else {})
     return Function("step_vjp", pulled.inputs, outputs)
 

@@ -261,6 +261,28 @@ def test_what_cannot_be_pulled_back_is_said():
         odec.solve_vjp(driven, (0.0, 1.0), Y0, P, t_eval=[3.0])
 
 
+@pytest.mark.parametrize("adjoint", ["backsolve", "interpolating"])
+@pytest.mark.parametrize("times", [[], None, [0.0, 0.5, 2.0]])
+def test_continuous_adjoints_agree_with_the_discrete_one(adjoint, times):
+    how = {"t_eval": times, "rtol": 1e-10, "atol": 1e-12}
+    sol, exact = odec.solve_vjp(driven, (0.0, 2.0), Y0, P, **how)
+    _, pullback = odec.solve_vjp(driven, (0.0, 2.0), Y0, P, adjoint=adjoint, seminorm=times is None, **how)
+    expected, found = exact(np.ones_like(sol.ys)), pullback(np.ones_like(sol.ys))
+    for name in ("y0", "params", "t0", "t1"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-7)
+    assert (found.t_eval is None) == (expected.t_eval is None)
+    assert found.stats["drift"] < 1000 and found.stats["nfev"] > 0
+
+
+def test_options_of_another_adjoint_are_refused():
+    with pytest.raises(ArgumentError, match="discrete adjoint solves nothing; leave adjoint_rtol"):
+        odec.solve_vjp(driven, (0.0, 1.0), Y0, P, adjoint_rtol=1e-8)
+    with pytest.raises(ArgumentError, match="checkpoints is 8, but adjoint is 'backsolve', which has none"):
+        odec.solve_vjp(driven, (0.0, 1.0), Y0, P, adjoint="backsolve", checkpoints=8)
+    with pytest.raises(ArgumentError, match="adjoint_atol is -1; a positive finite number is needed"):
+        odec.solve_vjp(driven, (0.0, 1.0), Y0, P, adjoint="backsolve", adjoint_atol=-1)
+
+
 def test_what_was_reached_can_be_pulled_back():
     with pytest.raises(SolveError, match="max_steps"):
         odec.solve_vjp(driven, (0.0, 10.0), Y0, P, max_steps=5)
