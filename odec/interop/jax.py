@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from odec.ensemble import solve_ensemble
-from odec.errors import ArgumentError, ShapeError, SolveError, nearest
-from odec.gradient import ADJOINTS, solve_vjp
+from odec.errors import ArgumentError, ShapeError, SolveError
+from odec.gradient import solve_vjp
 from odec.graph.structure import Leaf, children_of
+from odec.interop.odeint_arguments import OF_SOLVE, check_options, checked_times, times_cotangent
 from odec.model import dtype_of_state
 from odec.solving import bound, parameters_by_name, posed, solve
 
@@ -21,7 +21,7 @@ REFUSED = {
     "t_eval": "the output times are t",
     "t_span": "the solve goes from t[0] to t[-1]",
     "dense_output": "a polynomial is no array",
-    "events": "they are not differentiated in this version",
+    "events": "the result is the rows at t alone",
     "dtype": "the solve has the dtype of y0",
     "progress": "JAX decides when a solve runs",
 }
@@ -57,12 +57,13 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
     ------
     ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used; when JAX traces, at the latest
     SolveError : the solve stopped early. Under jit and vmap it reaches the caller as JAX's own JaxRuntimeError, which
-        quotes it as its last line; so does an ArgumentError about values that are only known when the solve runs
+        quotes it as its last line, and JAX logs "jax.pure_callback failed"; so with an ArgumentError about values that
+        are only known when the solve runs
     TypeError : jax.jvp, jax.jacfwd and jax.hessian, from JAX: there is no forward mode
     ImportError : JAX is not installed
     """
     jax = _jax()
-    _refuse(adjoint, options)
+    check_options("odec.jax.odeint", adjoint, options, REFUSED)
     y_like, values = _stand_ins(jax, y0), parameters_by_name(model, params)
     dtype = jax.dtypes.canonicalize_dtype(dtype_of_state(y_like)).name
     system, *_ = bound(model, y_like, _stand_ins(jax, values), None if _is_bound(model) else dtype)
@@ -89,24 +90,6 @@ def _jax() -> Any:
 
 def _is_bound(model):
     return hasattr(model, "y_structure")
-
-
-def _keywords(function):
-    return {name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
-def _refuse(adjoint, options):
-    if adjoint not in ADJOINTS:
-        raise ArgumentError(
-            f"odec.jax.odeint: adjoint {adjoint!r} is not known{nearest(adjoint, ADJOINTS)} It is one of "
-            f"{', '.join(ADJOINTS)}."
-        )
-    known = _keywords(solve) | _keywords(solve_vjp)
-    for name in options:
-        if name in REFUSED:
-            raise ArgumentError(f"odec.jax.odeint: {name} cannot be given, because {REFUSED[name]}; leave it out.")
-        if name not in known:
-            raise TypeError(f"odec.jax.odeint() has no keyword {name!r}{nearest(name, known - set(REFUSED))}")
 
 
 def _stand_ins(jax, value):
@@ -158,11 +141,11 @@ class HostSolve:
     @property
     def forward(self):
         """The options that a solve without a gradient takes."""
-        return {name: value for name, value in self.options.items() if name in _keywords(solve)}
+        return {name: value for name, value in self.options.items() if name in OF_SOLVE}
 
     def check(self, times):
         """ArgumentError for options, and for times (None where JAX does not know them yet), before anything runs."""
-        system, t = self.system, np.array([0.0, 1.0]) if times is None else times
+        system, t = self.system, np.array([0.0, 1.0]) if times is None else checked_times(self.system.name, times)
         options = {name: value for name, value in self.forward.items() if times is not None or name not in UNTRACED}
         y, p = np.zeros(system.y_structure.size), np.zeros(system.p_structure.size)
         y, p = system.y_structure.unflatten(y), system.p_structure.unflatten(p)
@@ -170,7 +153,7 @@ class HostSolve:
 
     def given(self, y, t, p):
         """The positional arguments of odec.solve, and the output times."""
-        system, t = self.system, np.asarray(t, float)
+        system, t = self.system, checked_times(self.system.name, t)
         y, p = system.y_structure.unflatten(np.asarray(y)), system.p_structure.unflatten(np.asarray(p))
         return (system, (t[0], t[-1]), y, p), t
 
@@ -186,7 +169,7 @@ class HostSolve:
 
     def ensemble(self, y, t, p, differ):
         """(N, m, n), the rows of members, for which y, t and p that differ have a first axis N."""
-        system, t = self.system, t.astype(float)
+        system, t = self.system, checked_times(self.system.name, t)
         own_y, _, own_p = differ
         found = solve_ensemble(
             system, (t[..., 0], t[..., -1]), system.y_structure.unflatten(y, y.shape[:-1]),
@@ -214,11 +197,9 @@ class HostSolve:
             return tuple(np.full_like(np.asarray(part), np.nan) for part in (y, t, p))
         system = self.system
         found = pullback(system.y_structure.unflatten(np.asarray(rows_bar), times.shape))
-        t_bar = np.array(found.t_eval)
-        t_bar[0] += found.t0
-        t_bar[-1] += found.t1
         return (
-            system.y_structure.flatten(found.y0, f"{system.name}: y0_bar", system.dtype), t_bar.astype(t.dtype),
+            system.y_structure.flatten(found.y0, f"{system.name}: y0_bar", system.dtype),
+            times_cotangent(found).astype(t.dtype),
             system.p_structure.flatten(found.params, f"{system.name}: params_bar", system.dtype),
         )  # fmt: skip
 

@@ -16,16 +16,17 @@ import numpy as np
 from odec.errors import ArgumentError, ShapeError
 from odec.gradient import solve_vjp
 from odec.graph.structure import Branch, Leaf, Structure, children_of
+from odec.interop.odeint_arguments import OF_SOLVE, check_options, checked_times, times_cotangent
 from odec.solving import solve
 
-_TAKEN = {
-    "t_eval": "the output times are those of t",
-    "t_span": "t says where the solve starts and ends",
-    "dtype": "it follows y0; convert y0, as y0.double()",
+REFUSED = {
+    "t_eval": "the output times are t",
+    "t_span": "the solve goes from t[0] to t[-1]",
+    "dtype": "it follows y0, which y0.double() converts",
     "throw": "a solve that fails always raises SolveError",
-    "events": "they are not differentiated; use odec.solve for them",
+    "events": "the result is the rows at t alone",
     "dense_output": "the result is a tensor of the rows at t",
-    "progress": "it is for one long solve; use odec.solve for that",
+    "progress": "it is for one long solve, which odec.solve is for",
 }
 
 
@@ -56,9 +57,7 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", **options):
     SolveError : the solve stopped before t[-1]
     """
     torch = _torch()
-    for name, reason in _TAKEN.items():
-        if name in options:
-            raise ArgumentError(f"odeint: {name} cannot be given: {reason}.")
+    check_options("odec.torch.odeint", adjoint, options, REFUSED)
     t = _times(torch, t)
     leaves = []
     y_form, p_form = _taken_apart(torch, y0, leaves), _taken_apart(torch, params, leaves)
@@ -101,11 +100,10 @@ def _times(torch, t):
         t = torch.as_tensor(t, dtype=torch.float64)
     if t.ndim != 1 or len(t) < 2:
         raise ArgumentError(
-            f"odeint: t has shape {tuple(t.shape)}; a vector of at least two times, the start first, is needed."
+            f"odec.torch.odeint: t has shape {tuple(t.shape)}; a vector of at least two times, the start first, is "
+            "needed."
         )
-    forward = torch.diff(t.detach()) * (1 if t[-1] > t[0] else -1)
-    if (forward < 0).any():
-        raise ArgumentError("odeint: t is not sorted; rising or falling times are needed, the start first.")
+    checked_times("odec.torch.odeint", t.detach().cpu())
     return t
 
 
@@ -147,7 +145,9 @@ def _dtype(torch, states):
     other = found - {torch.float32, torch.float64}
     if other:
         name = str(other.pop()).removeprefix("torch.")
-        raise ArgumentError(f"odeint: y0 is {name}; float32 or float64 is needed; convert it, as y0.float().")
+        raise ArgumentError(
+            f"odec.torch.odeint: y0 is {name}; float32 or float64 is needed; convert it, as y0.float()."
+        )
     return "float32" if found == {torch.float32} else "float64"
 
 
@@ -169,7 +169,7 @@ def _in_order(item, value, into):
     parts = children_of(value)
     if parts is None:
         raise ShapeError(
-            f"odeint: the input is a {item.kind} of tensors where the model has one array; join them, as "
+            f"odec.torch.odeint: the input is a {item.kind} of tensors where the model has one array; join them, as "
             "torch.stack(...), or bind the model to that structure."
         )
     by_key = dict(zip(parts[1], parts[2], strict=True))
@@ -199,17 +199,15 @@ class _Call:
         if differentiated:
             solution, pullback = solve_vjp(*given, adjoint=self.adjoint, **how)
         else:
+            how = {name: value for name, value in how.items() if name in OF_SOLVE}
             solution, pullback = solve(*given, **how), None
         return _in_order(self.y.root, solution.ys, [None] * self.y.size), pullback
 
     def pulled(self, pullback, rows_bar):
         """Cotangents of t and of each leaf, as arrays."""
         found = pullback(self.y.map(lambda leaf: rows_bar[leaf.offset]))
-        t_bar = np.array(found.t_eval)
-        t_bar[0] += found.t0
-        t_bar[-1] += found.t1
         y0_bar = _in_order(self.y.root, found.y0, [None] * self.y.size)
-        return [t_bar, *y0_bar, *_in_order(self.params.root, found.params, [None] * self.params.size)]
+        return [times_cotangent(found), *y0_bar, *_in_order(self.params.root, found.params, [None] * self.params.size)]
 
 
 # ---- the operation that PyTorch sees ----------------------------------------------------------------------
@@ -249,8 +247,8 @@ def _functions():
         @staticmethod
         def backward(ctx, *_):
             raise ArgumentError(
-                "odeint: the second derivative of a solve was asked for; only the first is available in this version. "
-                "Leave out create_graph=True, or detach the gradient."
+                "odec.torch.odeint: the second derivative of a solve was asked for; only the first is available in "
+                "this version. Leave out create_graph=True, or detach the gradient."
             )
 
     return Odeint, Pullback

@@ -263,7 +263,9 @@ def test_without_throw_a_failing_solve_is_nan_from_where_it_failed():
         (lambda y: odeint(decay.bind(Y0), y[:1], TIMES, (2.0,)), odec.ShapeError, "has shape"),
         (lambda y: odeint(decay, y, y[0]), odec.ShapeError, "one-dimensional array of at least two times"),
         (lambda y: odeint(decay, y, y[:1]), odec.ShapeError, r"shape \(1,\)"),
-        (lambda y: odeint(decay, y, [0.0, 2.0, 1.0, 3.0]), odec.ArgumentError, "t_eval is not sorted"),
+        (lambda y: odeint(decay, y, [0.0, 2.0, 1.0, 3.0]), odec.ArgumentError, "decay: t is not sorted"),
+        (lambda y: odeint(decay, y, [0.0, np.nan, 1.0]), odec.ArgumentError, "decay: t has nan"),
+        (lambda y: odeint(decay, y, [2.0, 3.0, 2.0]), odec.ArgumentError, "decay: t starts and ends at 2.0"),
         (lambda y: odeint(decay, y, TIMES, method="tsit6"), odec.ArgumentError, "tsit5"),
         (lambda y: odeint(decay, y, TIMES, rtol=-1.0), odec.ArgumentError, "rtol is -1"),
         (lambda y: odeint(decay, y, TIMES, adjoint="discreet"), odec.ArgumentError, "did you mean 'discrete'"),
@@ -276,6 +278,12 @@ def test_without_throw_a_failing_solve_is_nan_from_where_it_failed():
 def test_what_cannot_be_used_is_refused_before_anything_runs(around, call, error, words):
     with pytest.raises(error, match=words):
         around(call)(jnp.asarray(Y0))
+
+
+@pytest.mark.parametrize("around", [jax.jit, lambda f: lambda t: jax.vmap(f)(t[None])], ids=["jit", "vmap"])
+def test_times_known_late_are_refused_by_the_name_they_were_given(around, caplog):
+    with pytest.raises(RuntimeError, match="ArgumentError: decay: t is not sorted"):
+        jax.block_until_ready(around(lambda t: odeint(decay, Y0, t, (2.0,)))(jnp.array([0.0, 2.0, 1.0])))
 
 
 def test_forward_mode_is_refused_by_jax():

@@ -223,15 +223,35 @@ def test_times_that_are_no_vector_are_refused(t):
         odec.torch.odeint(decay, torch.ones(2), t, (0.5,))
 
 
-def test_times_out_of_order_are_refused():
-    with pytest.raises(ArgumentError, match="t is not sorted; rising or falling times are needed"):
-        odec.torch.odeint(decay, torch.ones(2), [0.0, 2.0, 1.0], (0.5,))
+@pytest.mark.parametrize(
+    ("t", "words"),
+    [
+        ([0.0, 2.0, 1.0], "t is not sorted; rising or falling times are needed"),
+        ([0.0, np.nan, 1.0], "t has nan; finite"),
+        ([0.0, np.inf], "t has inf; finite"),
+        ([2.0, 3.0, 2.0], "t starts and ends at 2.0"),
+    ],
+)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_times_that_no_solve_takes_are_refused_by_the_name_they_were_given(t, words, gradients):
+    with pytest.raises(ArgumentError, match=f"^odec.torch.odeint: {words}"):
+        odec.torch.odeint(decay, torch.ones(2, requires_grad=gradients), t, (0.5,))
 
 
 @pytest.mark.parametrize("name", ["t_eval", "dtype", "throw", "events"])
 def test_options_that_the_tensors_decide_are_refused(name):
-    with pytest.raises(ArgumentError, match=f"odeint: {name} cannot be given: "):
+    with pytest.raises(ArgumentError, match=f"odeint: {name} cannot be given, because "):
         odec.torch.odeint(decay, torch.ones(2), [0.0, 1.0], (0.5,), **{name: None})
+
+
+def test_an_unknown_option_gets_its_nearest():
+    with pytest.raises(TypeError, match=r"odec.torch.odeint\(\) has no keyword 'rtoll'; did you mean 'rtol'"):
+        odec.torch.odeint(decay, torch.ones(2), [0.0, 1.0], (0.5,), rtoll=1e-3)
+
+
+def test_options_of_the_gradient_do_nothing_where_none_is_asked_for():
+    plain, tuned = (odec.torch.odeint(decay, torch.ones(2), [0.0, 1.0], (0.5,), **k) for k in ({}, {"checkpoints": 8}))
+    assert torch.equal(plain, tuned)
 
 
 def test_cotangents_that_are_not_finite_are_refused():
