@@ -70,9 +70,9 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
 
     References: [hairer1993] I.14
     """
-    _check_options("sensitivities", options)
+    check_options("sensitivities", options)
     values = parameters_by_name(model, params)
-    system, y, p = _point(model, y0, values, dtype)
+    system, y, p = point_of(model, y0, values, dtype)
     names = _names(system, values, wrt)
     moved = _Moved.by(system, names, span_of(system.name, t_span)[0], y, p)
     total = len(moved.places)
@@ -87,7 +87,7 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
     solved = []
     for part in parts:
         states, inputs, directions = part.posed(y, p, constants)
-        limits = _tolerances(system, rtol, atol, part.sizes, error_control)
+        limits = tolerances_of_y(system, rtol, atol, part.sizes, error_control)
         solved.append(_solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress))
     found = _joined(system, solved, total, names, p)
     if throw and not found.success:
@@ -118,15 +118,15 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
     ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
     SolveError : the solve stopped early; `.solution` holds what was reached
     """
-    _check_options("solve_jvp", options)
+    check_options("solve_jvp", options)
     values = parameters_by_name(model, params)
-    system, y, p = _point(model, y0, values, dtype)
-    dy, dp = _tangents(system, tangents)
+    system, y, p = point_of(model, y0, values, dtype)
+    dy, dp = direction_of(system, tangents)
     if dp is None and _changes_parameters(system, options["events"]):
         dp = np.zeros_like(p)
     directions = (None,) if dp is None else (FROM_INPUT,)
     states, inputs = np.stack([y, dy], axis=1), p if dp is None else np.stack([p, dp], axis=1)
-    limits = _tolerances(system, rtol, atol, np.zeros(1), False)
+    limits = tolerances_of_y(system, rtol, atol, np.zeros(1), False)
     solution, rows = _solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress)
     if throw and not solution.success:
         raise SolveError(solution.message, solution)
@@ -223,7 +223,7 @@ def _check_smooth(model, name, value):
         )
 
 
-def _tangents(system, given):
+def direction_of(system, given):
     """(dy (n,), dp (m,) or None) of (dy0, dparams)."""
     name = system.name
     if not isinstance(given, (tuple, list)) or len(given) != 2:
@@ -258,19 +258,19 @@ def augmented_system(system, directions):
         width = 1 + len(directions)
         graph = variational(system.graph, directions)
         values = Structure(Branch("dict", ("p",), (Leaf(graph.inputs["p"].shape, 0),)), graph.inputs["p"].size)
-        known[directions] = System(system.name, graph, _widened(system.y_structure, width), values, system.dtype)
+        known[directions] = System(system.name, graph, with_axis(system.y_structure, width), values, system.dtype)
     return known[directions]
 
 
-def _widened(structure, width):
-    """The Structure with a last axis of length `width` in each leaf."""
+def with_axis(structure, length, first=False):
+    """The Structure with one more axis of a length in each leaf, the last or the first."""
 
     def wide(item):
         if isinstance(item, Leaf):
-            return Leaf((*item.shape, width), item.offset * width)
+            return Leaf((length, *item.shape) if first else (*item.shape, length), item.offset * length)
         return dataclasses.replace(item, children=tuple(wide(child) for child in item.children))
 
-    return Structure(wide(structure.root), structure.size * width)
+    return Structure(wide(structure.root), structure.size * length)
 
 
 def _chunk_size(system, total, chunk, error_control):
@@ -284,7 +284,7 @@ def _chunk_size(system, total, chunk, error_control):
     return math.ceil(total / math.ceil(total / most))
 
 
-def _tolerances(system, rtol, atol, sizes, error_control):
+def tolerances_of_y(system, rtol, atol, sizes, error_control):
     """(rtol, atol) (n, 1 + c) of the augmented state.
 
     Without error control the derivatives leave the error norm, a mean over all numbers: the tolerances of y are
@@ -310,18 +310,38 @@ def _solved(system, t_span, states, inputs, directions, given, limits, options, 
 
     given : (rtol, atol) as the user gave them; limits : those of the augmented state
     """
-    larger, structure, width = augmented_system(system, directions), system.y_structure, 1 + len(directions)
+    task = posed_with_tangents(system, t_span, states, inputs, directions, limits, options)
+    out = task.run(progress)
+    rows = out.ys.reshape(len(out.ts), system.y_structure.size, 1 + len(directions))
+    return solution_of_state(task, out, system, inputs, given, throw=False), rows
+
+
+def posed_with_tangents(system, t_span, states, inputs, directions, limits, options, records=False):
+    """The Posed of the augmented system.
+
+    states (n, 1 + c); inputs : p as `directions` needs it; limits : (rtol, atol) (n, 1 + c); options : of `solve`
+    """
+    larger = augmented_system(system, directions)
     state, relative, absolute = (
         larger.y_structure.unflatten(np.ravel(a).astype(system.dtype)) for a in (states, *limits)
     )
     if options["events"]:
         _watch(system, larger, directions, options["events"])
-    task = posed(larger, t_span, state, {"p": np.ravel(inputs)}, rtol=relative, atol=absolute, **options)
-    out = task.run(progress)
-    rows = out.ys.reshape(len(out.ts), structure.size, width)
-    rtol, atol = (tolerance(system.name, n, v, structure, system.dtype) for n, v in zip(("rtol", "atol"), given))
+    return posed(
+        larger, t_span, state, {"p": np.ravel(inputs)}, rtol=relative, atol=absolute, records=records, **options
+    )
+
+
+def solution_of_state(task, out, system, inputs, given, throw):
+    """The Solution of y alone of the Outcome of an augmented system.
+
+    given : (rtol, atol) as the user gave them
+    """
+    structure, dtype = system.y_structure, system.dtype
+    rtol, atol = (tolerance(system.name, n, v, structure, dtype) for n, v in zip(("rtol", "atol"), given))
     own = dataclasses.replace(task, system=system, problem=dataclasses.replace(task.problem, rtol=rtol, atol=atol))
-    return own.solution(_of_state(out, structure.size, width, inputs), throw=False), rows
+    width = task.system.y_structure.size // structure.size
+    return own.solution(_of_state(out, structure.size, width, inputs), throw)
 
 
 def _watch(system, larger, directions, events):
@@ -395,7 +415,7 @@ def _structured(outer, inner, values):
 KEYWORDS = tuple(name for name in inspect.signature(posed).parameters if name != "records")
 
 
-def _check_options(where, options):
+def check_options(where, options):
     """TypeError for a keyword that there is not; ArgumentError for a mass matrix. Events become records."""
     for name, value in options.items():
         if name == "mass_matrix":
@@ -407,7 +427,7 @@ def _check_options(where, options):
     options["events"] = event_list(options.get("events", ()))
 
 
-def _point(model, y0, values, dtype):
+def point_of(model, y0, values, dtype):
     """(system, flat y, flat p), finite numbers."""
     system, y, p = bound(model, y0, values, dtype)
     for what, flat in (("y0", y), ("params", p)):

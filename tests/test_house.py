@@ -31,6 +31,7 @@ FLOORS = (
         "failure",
         "solving",
         "sensitivity",
+        "second_order",
         "gradient",
         "steady",
         "ensemble_solution",
