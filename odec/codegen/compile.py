@@ -119,16 +119,13 @@ class CompiledKernel:
     """A kernel as machine code: call it with one contiguous array for each argument.
 
     arguments : tuple of Argument; `kernel(*inputs, *outputs)` writes the outputs and returns nothing.
-    work_size : elements in the workspace, for all lanes, whichever of its arguments' dtypes they have
+    work_size : elements of `dtype` in the workspace, for all lanes
     lanes : trajectories side by side; above 1 each array has them as its last axis, if its argument is not shared
     address : of the C function `void (one pointer for each argument, work pointer)`
     """
 
     def __init__(self, name, arguments, work_size, dtype, lanes, library, made_of, text):
-        self.name, self.arguments, self.dtype = name, arguments, dtype
-        # a kernel of float64 times and float32 states counts in float64, and its callers in elements of the state
-        narrow = dtype == "float64" and any(a.dtype == "float32" for a in arguments)
-        self.work_size = work_size * 2 if narrow else work_size
+        self.name, self.arguments, self.work_size, self.dtype = name, arguments, work_size, dtype
         self.lanes = lanes
         self.made_of = made_of  # () -> the Kernels that were compiled together, as other targets print them
         self.text = text  # () -> the LLVM IR of the kernel and what it calls

@@ -136,6 +136,12 @@ class Kernel:
     callees: tuple = ()
 
 
+def work_for(kernels, dtype):
+    """Elements of `dtype` in a workspace that suits each of the kernels, whose own dtypes can be other ones."""
+    size = np.dtype(dtype).itemsize
+    return max((-(-k.work_size * np.dtype(k.dtype).itemsize // size) for k in kernels), default=0)
+
+
 class Names:
     """Names that collide neither with each other nor with words that mean something in the text."""
 

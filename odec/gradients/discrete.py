@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from odec.codegen.compile import address
+from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
 from odec.gradients import backward as at
 from odec.gradients.backward import Pulls, Tape, pull_back, slope_along, take_rows
@@ -105,7 +106,7 @@ class _Run:
         self.y1_bar = rows_bar[0].copy() if ends_only else np.zeros(n, dtype)
         self.end, self.t1_bar, self._problem = np.empty(n, dtype), None, problem
         new = lambda size: np.empty(size, dtype)
-        work = max(k.work_size for k in adjoint.kernels)
+        work = work_for(adjoint.kernels, dtype)
         self.tape = Tape(
             np.empty(0), self.end, self.end, problem.p, NO_TIMES if ends_only else outcome.ts,
             rows_bar, self.times_bar, self.y1_bar, new(n), new(m), self.p_sum, new(degree * n), new(degree * n),

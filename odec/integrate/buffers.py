@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from odec.codegen.compile import address
+from odec.codegen.kernel import work_for
 from odec.integrate import slots as at
 from odec.integrate.advance import rules_of
 from odec.integrate.compiled import compiled_loop, loop_text
@@ -36,7 +37,7 @@ class Buffers:
         dense = solver.kernel("dense", lanes, shared) if interpolates else None
         kernels = advance, solver.rhs, dense, events and events.values, events and events.rates
         resets = list(events.resets) if events else []
-        work = 0 if self.python else max(k.work_size for k in (*kernels, *resets) if k is not None)
+        work = 0 if self.python else work_for([k for k in (*kernels, *resets) if k is not None], solver.dtype)
         row, p_wide = (n if lanes > 1 else 0), m * lanes if own_p and lanes > 1 else 0
         degree = method.degree if interpolates else 0
         self._states = _Block(

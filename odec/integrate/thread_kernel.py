@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from odec.codegen import cuda, machine
-from odec.codegen.kernel import Kernel
+from odec.codegen.kernel import Kernel, work_for
 from odec.codegen.lower import lower
 from odec.codegen.machine import call_kernel, offset
 from odec.codegen.print_llvm import TYPES, print_llvm
@@ -152,7 +152,7 @@ class ThreadKernel:
     def local(self):
         """{name: (numbers, dtype)} of the buffers of a thread."""
         s, state = self.sizes, self.dtype
-        work = max(k.work_size for kernel in self.kernels.values() for k in with_callees(kernel))
+        work = work_for([k for kernel in self.kernels.values() for k in with_callees(kernel)], state)
         found = {
             "now": (at.NOWS, "float64"), "then": (at.NOWS, "float64"), "task": (at.TASKS, "float64"),
             "y": (s.n, state), "y_next": (s.n, state), "f0": (s.carried, state), "f1": (s.carried, state),

@@ -6,11 +6,13 @@ from array_functions import traced
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odec.codegen.kernel import Assign, Element, Index, Local, Loop
+import odec
+from odec.codegen.kernel import Assign, Element, Index, Local, Loop, work_for
 from odec.codegen.lower_array import lower_array
 from odec.codegen.print_python import python_function
 from odec.codegen.workspace import place_buffers
 from odec.graph.op import OPS
+from odec.steppers.methods import method_named
 
 N = 4096
 
@@ -131,3 +133,15 @@ def test_buffers_lie_in_an_output_until_it_is_written():
     assert place(FIRST, loop(at("out"), at("a", 1), at("y")), outputs=["out"]) == 1
     written = loop(at("out"), at("y"), at("y"))
     assert place(written, FIRST, loop(at("out2"), at("a"), at("y")), outputs=["out"]) == 1
+
+
+def test_a_step_in_float32_stays_within_its_workspace():
+    weights = np.full((8, 8), 0.1, np.float32)
+    system = odec.dynamics(lambda t, y, w: np.tanh(y @ w)).bind(weights, (weights,))
+    advance = system.solver(method_named("tsit5")).kernel("advance")
+    size = work_for([advance], "float32")
+    assert advance.dtype == "float64" and size >= advance.work_size > 0  # times are float64
+    work = np.full(size + 64, 7.0, np.float32)
+    arrays = [np.ones(a.size, a.dtype) for a in advance.arguments]
+    advance._call(*[a.ctypes.data for a in arrays], work.ctypes.data)
+    assert (work[size:] == 7.0).all() and (work[size // 2 : size] != 7.0).any()
