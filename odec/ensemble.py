@@ -74,6 +74,29 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     """
     _refuse(refused)
     began = time.perf_counter()
+    work, inputs, batch = posed_ensemble(
+        model, t_span, y0, params, batched=batched, method=method, rtol=rtol, atol=atol, t_eval=t_eval, events=events,
+        first_step=first_step, min_step=min_step, max_step=max_step, max_steps=max_steps, controller=controller,
+        tstops=tstops, dtype=dtype, target=target, threads=threads, executor=executor, reduce=reduce,
+        on_device=on_device, gather=gather,
+    )  # fmt: skip
+    work.prepare(batch)
+    compiled = time.perf_counter()
+    found = work.run_finite(batch, bool(progress))
+    seconds = {"compile_seconds": compiled - began, "solve_seconds": time.perf_counter() - compiled}
+    return solution_of_members(work, inputs, batch, found, t_span, seconds)
+
+
+def posed_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", rtol=1e-6, atol=1e-9, t_eval=None,
+                   events=(), first_step=None, min_step=0.0, max_step=math.inf, max_steps=1_000_000, controller=None,
+                   tstops=(), dtype=None, target="cpu", threads=None, executor=None, reduce=(), on_device=False,
+                   gather=True):  # fmt: skip
+    """(Work, Inputs, Batch) of the arguments of `solve_ensemble`, which it checks; nothing is compiled yet.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    """
     inputs = inputs_of(model, y0, params, batched)
     if not batched:
         number_of_members(inputs, t_span, t_eval)  # before the model meets inputs that should have been named
@@ -93,11 +116,7 @@ def solve_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
         system, record, event_list(events), _reductions(name, reduce), target, threads, executor, bool(on_device),
         bool(gather),
     )  # fmt: skip
-    work.prepare(batch)
-    compiled = time.perf_counter()
-    found = work.run_finite(batch, bool(progress))
-    seconds = {"compile_seconds": compiled - began, "solve_seconds": time.perf_counter() - compiled}
-    return _solution(work, inputs, batch, found, t_span, seconds)
+    return work, inputs, batch
 
 
 _KEYWORDS = tuple(inspect.signature(solve_ensemble).parameters)
@@ -252,7 +271,8 @@ def _spread(found, where, batch):
 # ---- what is returned ---------------------------------------------------------------------------------------
 
 
-def _solution(work, inputs, batch: Batch, found, t_span, seconds):
+def solution_of_members(work, inputs, batch: Batch, found, t_span, seconds):
+    """The EnsembleSolution of the Results of a Batch; `seconds` join its stats."""
     system, good = work.system, succeeded(found.status)
     if not work.on_device:
         found.y1[~good] = np.nan
