@@ -16,7 +16,8 @@ from odec.integrate.control import CONTROLLERS
 from odec.steppers.methods import HOMES, method_named
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+THEORY = sorted((ROOT / "docs" / "theory").glob("*.md"))
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *THEORY])
 RUNNABLE = ("README.md", "adding_an_op.md", "distributed.md", "steady_states.md")
 
 
@@ -50,6 +51,28 @@ assert np.allclose(euler(np.ones(3), np.array([10.0, 28.0, 8 / 3]), 0.01, 1), 1 
     script.write_text("import numba\n" + code + ends, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_theory_says_holds(tmp_path):
+    script = tmp_path / "theory.py"
+    script.write_text("\n".join(block for page in THEORY for block in blocks(page, "python")), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def keys_in(text):
+    """Citations as [hairer1993] and [curtis1974, gebremedhin2005], with a place in the source or not."""
+    brackets = re.findall(r"\[((?:[a-z]+\d{4}\b)[^\]\n]*)\]", text)
+    return {key for inside in brackets for key in re.findall(r"\b[a-z]+(?:19|20)\d\d\b", inside)}
+
+
+def test_the_bibliography_has_what_is_cited_and_no_more():
+    bibliography = ROOT / "docs" / "bibliography.md"
+    listed = re.findall(r"^- \*\*\[(\w+)\]\*\* ", bibliography.read_text(encoding="utf-8"), re.MULTILINE)
+    sources = [*(ROOT / "odec").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *PAGES]
+    cited = {key for file in sources if file != bibliography for key in keys_in(file.read_text(encoding="utf-8"))}
+    assert listed == sorted(set(listed))
+    assert set(listed) == cited
 
 
 REFUSED = {
