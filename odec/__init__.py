@@ -8,7 +8,7 @@ _HOMES = {  # name -> the module that holds it; with a colon behind it, the modu
     "EnsembleSolution": "odec.ensemble_solution", "Event": "odec.event", "solve_ivp": "odec.interop.scipy",
     "solve_vjp": "odec.gradient", "Gradient": "odec.gradient",
     "sensitivities": "odec.sensitivity", "solve_jvp": "odec.sensitivity", "SensitivitySolution": "odec.sensitivity",
-    "hessian_vector_product": "odec.second_order",
+    "hessian_vector_product": "odec.second_order", "EnsembleSensitivities": "odec.ensemble_sensitivity",
     "steady_state": "odec.steady", "steady_state_vjp": "odec.steady", "SteadyState": "odec.steady",
     "jax": "odec.interop.jax:",
     "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",

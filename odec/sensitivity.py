@@ -41,7 +41,7 @@ class SensitivitySolution(Solution):
 
 
 def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, error_control=False, chunk=None,
-                  dtype=None, progress=False, throw=True, **options):  # fmt: skip
+                  batched=(), dtype=None, progress=False, throw=True, **options):  # fmt: skip
     """Solve dy/dt = f(t, y, *params) together with the derivatives of y by y0, parameters or t0.
 
     The variational equations ds/dt = (df/dy) s + df/dp are solved with the model, by the same steps. Unless
@@ -56,12 +56,15 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
     error_control : let the derivatives by x take part in the error norm, with the tolerances rtol and
         atol / |x| (atol where x is 0)
     chunk : how many derivatives (numbers to differentiate by) to solve at once; None chooses
-    options : as for `odec.solve`
+    batched : names of the inputs that the members of an ensemble differ in, as for `odec.solve_ensemble`; members lie
+        in lanes and threads, each with its own step sizes, and none raises
+    options : as for `odec.solve`; with `batched` as for `odec.solve_ensemble` on the CPU of this process
 
     Returns
     -------
     SensitivitySolution, whose `sensitivities[name]` is (m, *y.shape, *input.shape), in the unit of y over that of the
-    input; for a structured y the structure of y, and in its leaves that of a structured input
+    input; for a structured y the structure of y, and in its leaves that of a structured input. With `batched` an
+    EnsembleSensitivities: an EnsembleSolution whose `sensitivities[name]` is (N, m, *y.shape, *input.shape)
 
     Raises
     ------
@@ -70,20 +73,25 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
 
     References: [hairer1993] I.14
     """
+    if batched:
+        from odec.ensemble_sensitivity import ensemble_sensitivities
+
+        return ensemble_sensitivities(
+            model, t_span, y0, params, wrt=wrt, rtol=rtol, atol=atol, error_control=error_control, chunk=chunk,
+            batched=batched, dtype=dtype, progress=progress, **options,
+        )  # fmt: skip
     check_options("sensitivities", options)
     values = parameters_by_name(model, params)
     system, y, p = point_of(model, y0, values, dtype)
-    names = _names(system, values, wrt)
-    moved = _Moved.by(system, names, span_of(system.name, t_span)[0], y, p)
+    names = names_of(system, values, wrt)
+    moved = Moved.by(system, names, span_of(system.name, t_span)[0], y, p)
     total = len(moved.places)
-    size = _chunk_size(system, total, chunk, error_control)
-    if error_control and size < total and options.get("t_eval") is None:
+    parts, constants = parts_of(system, moved, chunk, error_control, options["events"])
+    if error_control and len(parts) > 1 and options.get("t_eval") is None:
         raise ArgumentError(
-            f"{system.name}: with error_control, chunks of {size} of {total} derivatives take different steps; give "
-            "t_eval, or a larger chunk."
+            f"{system.name}: with error_control, chunks of {len(parts[0].places)} of {total} derivatives take "
+            "different steps; give t_eval, or a larger chunk."
         )
-    parts = [moved.part(first, size) for first in range(0, max(total, 1), max(size, 1))]
-    constants = len(parts) == 1 and not _changes_parameters(system, options["events"])
     solved = []
     for part in parts:
         states, inputs, directions = part.posed(y, p, constants)
@@ -137,7 +145,7 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
 
 
 @dataclass(frozen=True)
-class _Moved:
+class Moved:
     """Numbers to differentiate by, a column for each.
 
     starts (n, c) : dy(t0) by each; places : where in p it lies, None where it is not there; sizes (c,) : its magnitude
@@ -160,7 +168,7 @@ class _Moved:
         """Some columns; zeros where there are fewer than asked for, so that all parts fit one kernel."""
         chosen = slice(first, first + size)
         lacking = size - len(self.places[chosen])
-        return _Moved(
+        return Moved(
             np.pad(self.starts[:, chosen], ((0, 0), (0, lacking))), self.places[chosen] + (None,) * lacking,
             np.pad(self.sizes[chosen], (0, lacking)),
         )  # fmt: skip
@@ -184,15 +192,19 @@ def _columns_of(system, name, t0, y, p):
     if name == "y0":
         return np.eye(n, dtype=y.dtype), (None,) * n, y
     if name == "t0":
-        slope = -system.y_structure.flatten(
-            system.rhs(t0, system.y_structure.unflatten(y), *system.p_structure.unflatten(p).values()), "t0", y.dtype
-        )
-        return np.where(np.isfinite(slope), slope, 0)[:, None], (None,), np.array([t0])
+        return start_by_time(system, t0, y, p)[:, None], (None,), np.array([t0])
     _, place = system.p_structure.part(name)
     return np.zeros((n, place.stop - place.start), y.dtype), tuple(range(place.start, place.stop)), p[place]
 
 
-def _names(system, values, wrt):
+def start_by_time(system, t0, y, p):
+    """dy(t0) / dt0 (n,) of the solution through a point: less the slope there, 0 where that is not finite."""
+    state, values = system.y_structure.unflatten(y), system.p_structure.unflatten(p).values()
+    slope = system.y_structure.flatten(system.rhs(t0, state, *values), "t0", y.dtype)
+    return np.where(np.isfinite(slope), -slope, 0)
+
+
+def names_of(system, values, wrt):
     """The names in `wrt`, each once; ArgumentError for none, for an unknown one, and for a parameter of integers."""
     names = (wrt,) if isinstance(wrt, str) else tuple(dict.fromkeys(wrt)) if np.iterable(wrt) else ()
     known = ("y0", *map(str, system.parameters.keys), "t0")
@@ -249,8 +261,18 @@ def direction_of(system, given):
 # ---- the larger model -------------------------------------------------------------------------------------
 
 
-def augmented_system(system, directions):
-    """The System of the variational equations, made once: each number of y followed by its derivatives."""
+def augmented_system(system, directions, events=()):
+    """The System of the variational equations, made once: each number of y followed by its derivatives.
+
+    It knows the kernels of the events, which carry the derivatives across.
+    """
+    larger = _augmented_system(system, directions)
+    if events:
+        _watch(system, larger, directions, events)
+    return larger
+
+
+def _augmented_system(system, directions):
     known = _augmented.setdefault(system, {})
     if directions not in known:
         if len(known) >= REMEMBERED:
@@ -271,6 +293,15 @@ def with_axis(structure, length, first=False):
         return dataclasses.replace(item, children=tuple(wide(child) for child in item.children))
 
     return Structure(wide(structure.root), structure.size * length)
+
+
+def parts_of(system, moved, chunk, error_control, events):
+    """(parts of what is differentiated by that are solved at once, whether the kernel may know which parameters they
+    move)."""
+    total = len(moved.places)
+    size = _chunk_size(system, total, chunk, error_control)
+    parts = [moved.part(first, size) for first in range(0, max(total, 1), max(size, 1))]
+    return parts, len(parts) == 1 and not _changes_parameters(system, events)
 
 
 def _chunk_size(system, total, chunk, error_control):
@@ -321,12 +352,10 @@ def posed_with_tangents(system, t_span, states, inputs, directions, limits, opti
 
     states (n, 1 + c); inputs : p as `directions` needs it; limits : (rtol, atol) (n, 1 + c); options : of `solve`
     """
-    larger = augmented_system(system, directions)
+    larger = augmented_system(system, directions, options["events"])
     state, relative, absolute = (
         larger.y_structure.unflatten(np.ravel(a).astype(system.dtype)) for a in (states, *limits)
     )
-    if options["events"]:
-        _watch(system, larger, directions, options["events"])
     return posed(
         larger, t_span, state, {"p": np.ravel(inputs)}, rtol=relative, atol=absolute, records=records, **options
     )
@@ -386,25 +415,25 @@ def _joined(system, solved, total, names, p):
     fields = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
     found, begin = {}, 0
     for name in names:
-        structure = _input_structure(system, name)
-        found[name] = _structured(system.y_structure, structure, columns[:, :, begin : begin + structure.size])
+        structure = input_structure(system, name)
+        found[name] = by_input(system.y_structure, structure, columns[:, :, begin : begin + structure.size])
         begin += structure.size
     return SensitivitySolution(**(fields | {"stats": solution.stats | sums}), sensitivities=found)
 
 
-def _input_structure(system, name):
+def input_structure(system, name):
     """The Structure of an input, in a vector of its own."""
     if name == "y0":
         return system.y_structure
     return Structure(Leaf((), 0), 1) if name == "t0" else system.p_structure.part(name)[0]
 
 
-def _structured(outer, inner, values):
-    """Derivatives (m, n, c) as the structure of y with that of the input in its leaves."""
-    lead = (len(values),)
+def by_input(outer, inner, values):
+    """Derivatives (..., m, n, c) as the structure of y with that of the input in its leaves."""
+    lead = values.shape[:-2]
 
     def block(row, column):
-        part = values[:, row.offset : row.offset + row.size, column.offset : column.offset + column.size]
+        part = values[..., row.offset : row.offset + row.size, column.offset : column.offset + column.size]
         return part.reshape(*lead, *row.shape, *column.shape)
 
     return outer.map(lambda row: inner.map(lambda column: block(row, column)))

@@ -40,6 +40,7 @@ FLOORS = (
         "job",
         "distributed",
         "ensemble",
+        "ensemble_sensitivity",
         "testing",
     ),
     ("interop",),

@@ -1,0 +1,182 @@
+"""`odec.sensitivities` of an ensemble: derivatives of the rows of each member, which has steps of its own."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from odec.ensemble import REFUSED, posed_ensemble, solution_of_members
+from odec.ensemble_solution import EnsembleSolution, succeeded
+from odec.errors import ArgumentError, nearest
+from odec.gradients.forward import FROM_INPUT
+from odec.graph.structure import Structure
+from odec.sensitivity import (
+    Moved,
+    SensitivitySolution,
+    augmented_system,
+    by_input,
+    input_structure,
+    names_of,
+    parts_of,
+    start_by_time,
+    tolerances_of_y,
+)
+from odec.solving import parameters_by_name
+
+KEYWORDS = tuple(inspect.signature(posed_ensemble).parameters)
+ELSEWHERE = ("target", "executor", "reduce", "on_device", "gather")  # keywords of solve_ensemble that are refused
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EnsembleSensitivities(EnsembleSolution):
+    """An EnsembleSolution with derivatives of its rows; of a member that failed, nan where its rows are.
+
+    sensitivities : by name of the input, d ys / d input, (N, m, *y.shape, *input.shape), the input as one member has
+        it; where y or the input is a structure, the structure of y, in each leaf the structure of the input
+    flat_sensitivities : by name the Structure of the input, in a vector of its own, and (N, m, n, its size)
+
+    `ensemble[i]` is one member as a SensitivitySolution.
+    """
+
+    flat_sensitivities: dict[str, tuple[Structure, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def sensitivities(self) -> dict[str, Any]:
+        """{name: d ys / d input}, (N, m, *y.shape, *input.shape) in the structures of both."""
+        return {name: by_input(self.structure, *found) for name, found in self.flat_sensitivities.items()}
+
+    def __getitem__(self, i):
+        """Member i as a SensitivitySolution, from what was kept."""
+        alone, place = super().__getitem__(i), self._place(i)
+        own = {
+            name: by_input(self.structure, inner, values[place, : len(alone.ts)])
+            for name, (inner, values) in self.flat_sensitivities.items()
+        }
+        return SensitivitySolution(**{f.name: getattr(alone, f.name) for f in fields(alone)}, sensitivities=own)
+
+
+def ensemble_sensitivities(model, t_span, y0, params, *, wrt, rtol, atol, error_control, chunk, dtype, progress,
+                           **options):  # fmt: skip
+    """The EnsembleSensitivities of the arguments of `sensitivities` with `batched`.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    """
+    began = time.perf_counter()
+    _check_options(options)
+    work, inputs, batch = posed_ensemble(model, t_span, y0, params, rtol=rtol, atol=atol, dtype=dtype, **options)
+    system, problem = work.system, batch.problem
+    if error_control:
+        raise ArgumentError(
+            f"{system.name}: error_control weighs derivatives by the size of an input, which members can differ in; "
+            "leave it out, and ask for a smaller rtol, or solve the members apart."
+        )
+    names = names_of(system, parameters_by_name(model, params), wrt)
+    moved = Moved.by(system, names, problem.span[0], problem.y, problem.p)
+    parts, constants = parts_of(system, moved, chunk, False, work.events)
+    starts = _starts(system, batch, names, moved)
+    solved, seconds = [], {"compile_seconds": time.perf_counter() - began, "solve_seconds": 0.0}
+    for k, part in enumerate(parts):
+        own = None if starts is None else starts[:, :, k * len(part.places) : (k + 1) * len(part.places)]
+        solved.append(_solved(work, batch, part, own, constants, (rtol, atol), bool(progress), seconds))
+    found = _one_of(solved)
+    columns = [c for _, c in solved]
+    joined = (columns[0] if len(columns) == 1 else np.concatenate(columns, axis=3))[..., : len(moved.places)]
+    solution = solution_of_members(work, inputs, batch, found, t_span, seconds)
+    by_name, begin = {}, 0
+    for name in names:
+        inner = input_structure(system, name)
+        by_name[name] = inner, joined[..., begin : begin + inner.size]
+        begin += inner.size
+    return EnsembleSensitivities(
+        **{f.name: getattr(solution, f.name) for f in fields(solution)}, flat_sensitivities=by_name
+    )
+
+
+def _check_options(options):
+    """TypeError for a keyword that there is not; ArgumentError for one that only ensembles without derivatives have."""
+    for name in options:
+        if name in ELSEWHERE:
+            raise ArgumentError(
+                f"sensitivities: {name}: derivatives of an ensemble are solved on the CPU of this process, and all "
+                "rows are kept; leave it out."
+            )
+        if name in REFUSED:
+            raise ArgumentError(f"sensitivities: {name}: {REFUSED[name]}")
+        if name not in KEYWORDS:
+            raise TypeError(f"sensitivities() has no keyword {name!r}{nearest(name, KEYWORDS)}")
+
+
+# ---- the larger members -----------------------------------------------------------------------------------
+
+
+def _starts(system, batch, names, moved):
+    """(N, n, c) dy(t0) by each number, where the members differ in it: where t0 is among the names."""
+    if "t0" not in names:
+        return None
+    starts = np.repeat(moved.starts[None], batch.size, axis=0)
+    column = sum(input_structure(system, name).size for name in names[: names.index("t0")])
+    for i in range(batch.size):
+        member = batch.member(i)
+        starts[i, :, column] = start_by_time(system, member.span[0], member.y, member.p)
+    return starts
+
+
+def _solved(work, batch, part, starts, constants, given, progress, seconds):
+    """(Results of y alone, derivatives (N, max(rows, 1), n, c)) of one part; the seconds that it took are added."""
+    began, system = time.perf_counter(), work.system
+    states, values, directions = part.posed(batch.problem.y, batch.problem.p, constants)
+    larger, width = replace(work, system=augmented_system(system, directions, work.events)), 1 + len(directions)
+    limits = tolerances_of_y(system, given[0], given[1], part.sizes, False)
+    relative, absolute = (np.ravel(a).astype(system.dtype) for a in limits)
+    problem = replace(batch.problem, y=np.ravel(states), p=np.ravel(values), rtol=relative, atol=absolute)
+    many = replace(batch, problem=problem, columns=batch.columns * (width if FROM_INPUT in directions else 1))
+    own = _states(batch, part.starts if starts is None else starts, width)
+    if own is not None:
+        many = replace(many, states=own)
+    larger.prepare(many)
+    compiled = time.perf_counter()
+    found = larger.run_finite(many, progress)
+    seconds["compile_seconds"] += compiled - began
+    seconds["solve_seconds"] += time.perf_counter() - compiled
+    return _of_state(found, batch, width)
+
+
+def _states(batch, starts, width):
+    """(N, n (1 + c)) states at the start, where the members differ in them or in their derivatives (N, n, c)."""
+    if batch.states is None and starts.ndim == 2:
+        return None
+    n = len(batch.problem.y)
+    states = np.zeros((batch.size, n, width), batch.problem.y.dtype)
+    states[:, :, 0] = batch.problem.y if batch.states is None else batch.states
+    states[:, :, 1 : 1 + starts.shape[-1]] = starts
+    return states.reshape(batch.size, -1)
+
+
+def _of_state(found, batch, width):
+    """(Results of y alone, derivatives (N, max(rows, 1), n, c)) of the Results of larger members."""
+    size, n = batch.size, len(batch.problem.y)
+    y1, rows = found.y1.reshape(size, n, width), found.ys.reshape(size, batch.rows, n, width)
+    if not batch.rows:
+        rows = y1[:, None].copy()
+        rows[~succeeded(found.status)] = np.nan
+    fired = found.fired and replace(found.fired, y=found.fired.y.reshape(-1, n, width)[..., 0].copy())
+    kept = np.ascontiguousarray(rows[..., 0]) if batch.rows else found.ys.reshape(size, 0, n)
+    alone = replace(found, y1=np.ascontiguousarray(y1[..., 0]), ys=kept, fired=fired)
+    return alone, rows[..., 1:]
+
+
+def _one_of(solved):
+    """The Results of all parts; of a member those of the first part that failed: only derivatives differ in them."""
+    first, *others = (found for found, _ in solved)
+    for other in others:
+        first.nfev += other.nfev
+        worse = succeeded(first.status) & ~succeeded(other.status)
+        for name in ("t1", "y1", "status", "steps", "rejected", "ys"):
+            getattr(first, name)[worse] = getattr(other, name)[worse]
+    return first
