@@ -15,5 +15,8 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     copy.write_bytes(path.read_bytes())
     monkeypatch.setitem(os.environ, "MPLBACKEND", "Agg")
     runpy.run_path(str(copy), run_name="__main__")
-    assert "saved" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    if out.startswith("skipped: "):
+        pytest.skip(out)
+    assert "saved" in out
     assert copy.with_suffix(".png").stat().st_size > 10_000
