@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from odec.errors import ArgumentError, ShapeError
+from odec.gradients.crossings import EventPulls
 from odec.graph.function import Function
 from odec.graph.node import coerce, constant, input_node, line_is
 from odec.graph.structure import Leaf, children_of
@@ -19,6 +20,7 @@ from odec.ops.structure import concatenate, reshape
 from odec.steppers.runge_kutta import evaluation
 from odec.tracing import flat_result, traced
 from odec.transforms.jvp import jvp
+from odec.transforms.vjp import vjp
 
 REMEMBERED = 16  # lists of events of a system
 
@@ -88,11 +90,29 @@ def _event(given):
 
 def event_kernels(system, events):
     """The compiled EventKernels of a list of Events for a system; an Event is traced once, as a model is."""
-    known, key = system.event_kernels, tuple(map(id, events))
+    make = lambda: event_table(system.compiled_functions(event_functions(system, events)), events)
+    return remembered(system, "solve", events, make)
+
+
+def event_pulls(system, events):
+    """The compiled EventPulls of a list of Events for a system, made once."""
+
+    def make():
+        functions = {name: f for name, f in event_functions(system, events).items() if name != "rates"}
+        kernels = system.compiled_functions({name: vjp(f, ("t", "y", "p")) for name, f in functions.items()})
+        resets = tuple(kernels.get(f"reset{i}") for i in range(len(events)))
+        return EventPulls(tuple(e.name for e in events), kernels["events"], resets)
+
+    return remembered(system, "pulls", events, make)
+
+
+def remembered(system, what, events, make):
+    """What `make` () makes for a list of Events of a system, made once."""
+    known, key = system.event_kernels, (what, *map(id, events))
     if key not in known:
         if len(known) >= REMEMBERED:
             known.pop(next(iter(known)))
-        known[key] = events, event_table(system.compiled_functions(event_functions(system, events)), events)
+        known[key] = events, make()
     return known[key][1]
 
 

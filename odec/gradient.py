@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from odec.errors import ArgumentError, nearest
+from odec.event import event_pulls
 from odec.gradients.checkpoints import recorded_run
 from odec.gradients.continuous import Backsolve, Backward
+from odec.gradients.crossings import check_differentiable, event_cotangents
 from odec.gradients.discrete import Discrete
 from odec.gradients.interpolating import Interpolating
 from odec.graph.structure import component_paths
@@ -45,6 +47,10 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
 
     `pullback(ys_bar)`, with ys_bar in the structure and shapes of `sol.ys`, returns the Gradient of
     sum(ys_bar * sol.ys).
+
+    The discrete adjoint goes back through events and resets: `pullback(ys_bar, t_events_bar, y_events_bar)` also takes
+    the cotangents of `sol.t_events` and `sol.y_events`. Rows at given times are at those times; what has none moves
+    with the times of events: each step behind a reset where t_eval is None, and the end that a terminal event makes.
 
     Parameters
     ----------
@@ -81,18 +87,16 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     given = posed(model, t_span, y0, params, records=discrete, **options)
     name, start = given.system.name, given.problem.y.copy()
     if given.watched:
-        raise ArgumentError(
-            f"{name}: events are not differentiated in this version; leave events out, and end t_span where the event "
-            "would."
-        )
+        check_differentiable(name, adjoint, checkpoints)
     if discrete:
         if (adjoint_rtol, adjoint_atol, adjoint_method) != (None,) * 3:
             raise ArgumentError(
                 f"{name}: the discrete adjoint solves nothing; leave adjoint_rtol, adjoint_atol and adjoint_method "
                 'out, or take adjoint="backsolve" or "interpolating".'
             )
-        out = given.run(how=lambda solver, problem: recorded_run(solver, problem, checkpoints))
-        way = Discrete(given.system, given.record, given.problem, out, start)
+        out = given.run(how=None if given.watched else lambda solver, p: recorded_run(solver, p, checkpoints))
+        pulls = event_pulls(given.system, given.watched) if given.watched else None
+        way = Discrete(given.system, given.record, given.problem, out, start, pulls)
     else:
         how = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
         out = given.run()
@@ -133,10 +137,39 @@ class Pullback:
     def __repr__(self):
         return f"<pullback of {self._system.name} over {self._outcome.steps:,} steps>"
 
-    def __call__(self, ys_bar):
-        """The Gradient; ArgumentError or ShapeError for cotangents that are not finite or do not fit."""
+    def __call__(self, ys_bar, t_events_bar=None, y_events_bar=None):
+        """The Gradient of sum(ys_bar * sol.ys) and, of the times and states of events, likewise.
+
+        t_events_bar, y_events_bar : lists in the structure of `sol.t_events` and `sol.y_events`; there, as for ys_bar,
+            None is zero
+
+        Raises
+        ------
+        ArgumentError, ShapeError : cotangents that are not finite or do not fit; an event that only touches its zero,
+            whose time has no derivative
+
+        Warns
+        -----
+        RuntimeWarning : an event that all but touches it
+        """
         began = time.perf_counter()
+        flat = self._rows_bar(ys_bar)
+        system, out, events = self._system, self._outcome, self._adjoint.problem.events
+        count = len(events.resets) if events else 0
+        events_bar = event_cotangents(system, out, count, t_events_bar, y_events_bar)
+        found = self._adjoint.pull(flat, events_bar) if events else self._adjoint.pull(flat)
+        values = system.p_structure.unflatten(found.p)
+        return Gradient(
+            system.y_structure.unflatten(found.y), values if self._by_name else tuple(values.values()),
+            found.times if self._adjoint.inside else None, found.t0, found.t1,
+            {k: getattr(found, k) for k in COUNTED if hasattr(found, k)} | {"seconds": time.perf_counter() - began},
+        )  # fmt: skip
+
+    def _rows_bar(self, ys_bar):
+        """Cotangents of the rows as (rows, n); ArgumentError or ShapeError for what is none."""
         system, rows = self._system, len(self._outcome.ts)
+        if ys_bar is None:
+            return np.zeros((rows, system.y_structure.size), system.dtype)
         flat = system.y_structure.flatten_members(ys_bar, f"{system.name}: ys_bar", system.dtype, rows)
         if not np.isfinite(flat).all():
             row, column = (int(k) for k in np.argwhere(~np.isfinite(flat))[0])
@@ -144,10 +177,4 @@ class Pullback:
             raise ArgumentError(
                 f"{system.name}: ys_bar{path} of row {row} is {flat[row, column]}; finite numbers are needed."
             )
-        found = self._adjoint.pull(flat)
-        values = system.p_structure.unflatten(found.p)
-        return Gradient(
-            system.y_structure.unflatten(found.y), values if self._by_name else tuple(values.values()),
-            found.times if self._adjoint.inside else None, found.t0, found.t1,
-            {k: getattr(found, k) for k in COUNTED if hasattr(found, k)} | {"seconds": time.perf_counter() - began},
-        )  # fmt: skip
+        return flat

@@ -13,7 +13,7 @@ import numpy as np
 
 from odec.codegen.lower import is_small
 from odec.errors import ArgumentError, SolveError, nearest
-from odec.event import event_functions, event_list, event_table
+from odec.event import event_functions, event_list, event_table, remembered
 from odec.gradients.forward import FROM_INPUT, variational, variational_events
 from odec.graph.structure import Branch, Leaf, Structure, children_of
 from odec.integrate.run import all_finite
@@ -375,12 +375,12 @@ def solution_of_state(task, out, system, inputs, given, throw):
 
 def _watch(system, larger, directions, events):
     """Let the augmented system know its kernels of events."""
-    known, key = larger.event_kernels, tuple(map(id, events))
-    if key not in known:
-        if len(known) >= REMEMBERED:
-            known.pop(next(iter(known)))
+
+    def make():
         functions = variational_events(larger.graph, directions, event_functions(system, events))
-        known[key] = events, event_table(larger.compiled_functions(functions), events)
+        return event_table(larger.compiled_functions(functions), events)
+
+    return remembered(larger, "solve", events, make)
 
 
 def _changes_parameters(system, events):

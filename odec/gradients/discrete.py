@@ -18,10 +18,11 @@ from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
 from odec.gradients import backward as at
 from odec.gradients.backward import Pulls, Tape, pull_back, slope_along, take_rows
+from odec.gradients.crossings import Crossings
 from odec.integrate.interpolate import copy
 from odec.integrate.problem import NO_TIMES, Record
 
-MARKS, STATES = len(Pulls._fields), len(Pulls._fields) + 1  # where the loop looks for them
+PLACES = {name: place for place, name in enumerate(Tape._fields, len(Pulls._fields))}  # where the loop looks for them
 STRETCH = 2**16  # steps between which the keyboard is heard
 
 
@@ -46,23 +47,33 @@ class Discrete:
 
     system : System; record : of the method; problem : Problem; outcome : Outcome with a Record or Checkpoints;
     start (n,) : the state at t0, for that of the problem can have become the end
+    event_pulls : EventPulls of a problem with events
     """
 
-    def __init__(self, system, record, problem, outcome, start):
+    def __init__(self, system, record, problem, outcome, start, event_pulls=None):
         self.system, self.problem, self.outcome, self.start = system, problem, outcome, start
-        inside = bool(problem.t_eval is not None and len(problem.t_eval))
-        make = functools.partial(system.compiled, "step_vjp", method=record, rows=False)
-        timed = system.compiled("step_vjp", method=record, rows=inside, timed=True)
-        self.kernels = Pulls(make(timed=False), timed, system.compiled("rhs"))
-        self.inside, self.degree = inside, record.degree if inside else 0
+        crossed = problem.events is not None and len(outcome.fired_t) > 0
+        self.ends_only = problem.keeps_end_only and len(outcome.ts) > 0
+        self.inside = problem.t_eval is not None and not self.ends_only
+        self.polynomials = bool(crossed or (self.inside and len(outcome.ts)))
+        timed = system.compiled("step_vjp", method=record, rows=self.polynomials, timed=True)
+        plain = system.compiled("step_vjp", method=record, rows=False, timed=False)
+        self.kernels = Pulls(plain, timed, system.compiled("rhs"))
+        self.degree = record.degree if self.polynomials else 0
+        self.crossings = Crossings(system.name, event_pulls, problem, outcome, self.kernels) if crossed else None
         compiled_pull_back(system.dtype)
 
-    def pull(self, rows_bar):
-        """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those."""
+    def pull(self, rows_bar, events_bar=None):
+        """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those.
+
+        events_bar : (t_bar (fired,), y_bar (fired, n)) of the times and states of events, or None
+        """
         problem, outcome, record = self.problem, self.outcome, self.outcome.record
         t0, _ = problem.span
         run = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype))
-        if isinstance(record, Record):
+        if self.crossings is not None:
+            self.crossings.pull(run, rows_bar, events_bar)
+        elif isinstance(record, Record):
             run.back(record, outcome.t, outcome.y)
         else:
             record.walk(run.back)
@@ -94,13 +105,19 @@ def _cuts(problem, times, end_t, ends):
     return [(a, b - 1, b in stops) for a, b in itertools.pairwise(bounds)]
 
 
+def _stop_within(problem, t, end_t):
+    """Where the step from t on ends: at a stop, where there is one, and the next step starts a little behind it."""
+    ahead = 1.0 if problem.span[1] > problem.span[0] else -1.0
+    return next((s for s in problem.tstops if ahead * t < ahead * s <= ahead * end_t), end_t)
+
+
 class _Run:
     """One way back: buffers, and the compiled loop on them."""
 
     def __init__(self, adjoint, rows_bar):
         system, problem, outcome = adjoint.system, adjoint.problem, adjoint.outcome
         n, m, dtype, degree = system.y_structure.size, system.p_structure.size, system.dtype, adjoint.degree
-        ends_only = problem.keeps_end_only
+        ends_only = adjoint.ends_only
         self.rows_bar, rows = rows_bar, len(rows_bar)
         self.times_bar, self.p_sum = np.zeros(rows if adjoint.inside else 0), np.zeros(m, dtype)
         self.y1_bar = rows_bar[0].copy() if ends_only else np.zeros(n, dtype)
@@ -116,16 +133,29 @@ class _Run:
         self.real[at.DIRECTION] = 1.0 if problem.span[1] > problem.span[0] else -1.0
         self.count[at.N], self.count[at.M], self.count[at.DEGREE] = n, m, degree
         self.count[at.ROW] = -1 if ends_only else rows - 1
-        self.count[at.INSIDE], self.count[at.STEP_ENDS] = int(adjoint.inside), int(problem.t_eval is None)
+        self.count[at.INSIDE], self.count[at.STEP_ENDS] = int(adjoint.polynomials), int(problem.t_eval is None)
         addresses = [k.address for k in adjoint.kernels]
         arrays = [*self.tape, self.real, self.count]
         self._packed = np.array([*addresses, *(a.ctypes.data for a in arrays)], np.int64)
         self._where, self._loop = address(self._packed), compiled_pull_back(dtype)
 
+    def place(self, p, times, rows_bar):
+        """Take parameters (m,), and rows to come across: times (rows,), cotangents (rows, n), both contiguous."""
+        self.rows_bar, self._p = rows_bar, p
+        self._times, self.piece_times_bar = times, np.zeros(len(times))
+        arrays = {"p": p, "times": times, "rows_bar": rows_bar, "times_bar": self.piece_times_bar}
+        for name, array in arrays.items():
+            self._packed[PLACES[name]] = array.ctypes.data
+        self.count[at.ROW] = len(times) - 1
+
     def back(self, record, end_t, end):
         """Go back over the steps of a Record, which end at end_t in the state end."""
-        ends = self.t1_bar is None
-        self._packed[MARKS], self._packed[STATES] = record.marks.ctypes.data, record.y.ctypes.data
+        self.over(record, end_t, end, self.t1_bar is None)
+
+    def over(self, record, end_t, end, ends):
+        """As back; `ends` says whether the last step is as long as it is to a stop, or to the end of the span."""
+        self._packed[PLACES["marks"]] = record.marks.ctypes.data
+        self._packed[PLACES["states"]] = record.y.ctypes.data
         for first, last, cut in reversed(_cuts(self._problem, record.t, end_t, ends)):
             if cut:
                 self.real[at.T_SUM] = 0.0
@@ -138,6 +168,8 @@ class _Run:
         for stop in range(last, first - 1, -STRETCH):
             inner = stop < final
             real[at.END] = record.t[stop + 1] if inner else end_t
+            if cut and stop == last and count[at.STEP_ENDS]:  # else a row there moves along the step's polynomial
+                real[at.END] = _stop_within(self._problem, record.t[stop], real[at.END])
             self.end[:] = record.y[stop + 1] if inner else end
             count[at.FIRST], count[at.LAST] = max(first, stop - STRETCH + 1), stop
             count[at.CUT] = int(cut and stop == last)

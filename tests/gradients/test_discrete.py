@@ -255,8 +255,6 @@ def test_what_cannot_be_pulled_back_is_said():
         pullback(np.ones(2))
     with pytest.raises(ArgumentError, match="adjoint 'discret' is not known; did you mean 'discrete'"):
         odec.solve_vjp(driven, (0.0, 1.0), Y0, P, adjoint="discret")
-    with pytest.raises(ArgumentError, match="driven: events are not differentiated in this version"):
-        odec.solve_vjp(driven, (0.0, 1.0), Y0, P, events=lambda t, y: y[0] - 1.1)
     with pytest.raises(ArgumentError, match="t_eval has 3"):
         odec.solve_vjp(driven, (0.0, 1.0), Y0, P, t_eval=[3.0])
 
