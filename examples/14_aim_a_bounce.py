@@ -13,7 +13,7 @@ HAND = 1.5  # m above the floor
 
 @odec.dynamics(state=("x", "height", "vx", "vz"))
 def ball(t, y, drag=0.05, bounce=0.85, grip=0.9):
-    x, height, vx, vz = y
+    vx, vz = y[2:]
     speed = np.sqrt(vx**2 + vz**2)
     return [vx, vz, -drag * speed * vx, -9.81 - drag * speed * vz]  # m/s, m/s²; drag per m
 
