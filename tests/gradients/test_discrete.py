@@ -232,6 +232,15 @@ def test_stops_are_data():
     np.testing.assert_allclose(gradient.t0, 2.0 * np.exp(-2.0), rtol=1e-8)
 
 
+def test_steps_that_end_at_stops_have_the_gradient_of_the_solver_itself():
+    how = {"tstops": [0.7, 1.3], "method": "rk4", "first_step": 0.05}
+    sol, pullback = odec.solve_vjp(driven, (0.0, 2.02), Y0, P, **how)
+    w = np.random.default_rng(6).normal(size=sol.ys.shape)
+    value = lambda p: (w * odec.solve(driven, (0.0, 2.02), Y0, tuple(p), **how).ys).sum()
+    moved = [along(value, np.array(P), direction) for direction in np.eye(4)]
+    np.testing.assert_allclose(pullback(w).params, moved, rtol=1e-8)
+
+
 def test_float32_gradient_is_float32():
     y0 = Y0.astype(np.float32)
     _, pullback = odec.solve_vjp(driven, (0.0, 1.0), y0, P, t_eval=[], rtol=1e-4)
