@@ -101,7 +101,9 @@ def event_pulls(system, events):
         functions = {name: f for name, f in event_functions(system, events).items() if name != "rates"}
         kernels = system.compiled_functions({name: vjp(f, ("t", "y", "p")) for name, f in functions.items()})
         resets = tuple(kernels.get(f"reset{i}") for i in range(len(events)))
-        return EventPulls(tuple(e.name for e in events), kernels["events"], resets)
+        alone = [Function("event", *_values(system, [event])) for event in events]
+        still = tuple(not any(f.inputs[name] in f.nodes for name in ("y", "p")) for f in alone)
+        return EventPulls(tuple(e.name for e in events), still, kernels["events"], resets)
 
     return remembered(system, "pulls", events, make)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 import weakref
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from odec.codegen.lower import is_small
 from odec.errors import ArgumentError, SolveError, nearest
 from odec.event import event_functions, event_list, event_table, remembered
-from odec.gradients.forward import FROM_INPUT, variational, variational_events
+from odec.event_sensitivity import event_tangents
+from odec.gradients.forward import FROM_INPUT, OPERATIONS, is_by_elements, variational, variational_events
 from odec.graph.structure import Branch, Leaf, Structure, children_of
 from odec.integrate.run import all_finite
 from odec.solution import Solution
@@ -23,21 +24,25 @@ from odec.system import System
 from odec.transforms.scalar import operation_count
 
 REMEMBERED = 16  # augmented systems of a system
-OPERATIONS = 4_000  # scalar operations of an augmented right-hand side, roughly, beyond which columns go in chunks
 NEVER = {"float64": 1e300, "float32": 1e30}  # an absolute tolerance that takes a number out of the error norm
-NODES = 1_000  # of an augmented right-hand side that keeps its arrays, likewise
+NODES = 150  # of a right-hand side, times columns, that keeps its arrays: what is compiled in about two seconds
+FEW = 4  # columns that straight-line code must hold at once to be worth it
 _augmented: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # System -> {directions: augmented System}
 
 
 @dataclass(frozen=True)
 class SensitivitySolution(Solution):
-    """A Solution with derivatives of its rows.
+    """A Solution with derivatives of its rows, and of its events.
 
     sensitivities : by name of the input, d ys / d input, (m, *y.shape, *input.shape); where y or the input is a
         structure, the structure of y, in each leaf the structure of the input
+    t_event_sensitivities, y_event_sensitivities : for each event such dicts, of its times, (k, *input.shape), and of
+        its states, (k, *y.shape, *input.shape), the moving of its times included; None without events
     """
 
     sensitivities: dict[str, Any] = field(default_factory=dict)
+    t_event_sensitivities: list | None = None
+    y_event_sensitivities: list | None = None
 
 
 def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, error_control=False, chunk=None,
@@ -47,7 +52,8 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
     The variational equations ds/dt = (df/dy) s + df/dp are solved with the model, by the same steps. Unless
     `error_control` is set, the error of y alone chooses their sizes, as in `odec.solve`, and the derivatives are those
     of the computed numbers, the step sizes held fixed. They are derivatives at fixed times, of the last row too where a
-    terminal event ends the solve; resets of events carry them across, the moving of the event's time included.
+    terminal event ends the solve; resets of events carry them across, the moving of the event's time included. How the
+    times of events move, and the states there with them, is given beside.
 
     Parameters
     ----------
@@ -135,7 +141,7 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
     directions = (None,) if dp is None else (FROM_INPUT,)
     states, inputs = np.stack([y, dy], axis=1), p if dp is None else np.stack([p, dp], axis=1)
     limits = tolerances_of_y(system, rtol, atol, np.zeros(1), False)
-    solution, rows = _solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress)
+    solution, rows, _ = _solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress)
     if throw and not solution.success:
         raise SolveError(solution.message, solution)
     return solution, system.y_structure.unflatten(np.ascontiguousarray(rows[:, :, 1]), (len(rows),))
@@ -310,8 +316,9 @@ def _chunk_size(system, total, chunk, error_control):
         return min(positive_integer(system.name, "chunk", chunk), total)
     if error_control or not total:
         return total
-    each = 2 * operation_count(system.graph) + system.y_structure.size
-    most = max(1, OPERATIONS // each) if is_small(system.graph) else max(1, NODES // len(system.graph.nodes))
+    graph = system.graph
+    elements = max(1, OPERATIONS // (2 * operation_count(graph) + system.y_structure.size))
+    most = elements if is_by_elements(graph, min(total, FEW)) else max(1, NODES // len(graph.nodes))
     return math.ceil(total / math.ceil(total / most))
 
 
@@ -337,14 +344,15 @@ def tolerances_of_y(system, rtol, atol, sizes, error_control):
 
 
 def _solved(system, t_span, states, inputs, directions, given, limits, options, progress):
-    """(Solution of y alone, rows (m, n, 1 + c)) of one solve of the augmented system.
+    """(Solution of y alone, rows (m, n, 1 + c), call for `event_tangents`) of one solve of the augmented system.
 
     given : (rtol, atol) as the user gave them; limits : those of the augmented state
     """
     task = posed_with_tangents(system, t_span, states, inputs, directions, limits, options)
     out = task.run(progress)
     rows = out.ys.reshape(len(out.ts), system.y_structure.size, 1 + len(directions))
-    return solution_of_state(task, out, system, inputs, given, throw=False), rows
+    tangents = functools.partial(event_tangents, system, task.watched, directions, task, out)
+    return solution_of_state(task, out, system, inputs, given, throw=False), rows, tangents
 
 
 def posed_with_tangents(system, t_span, states, inputs, directions, limits, options, records=False):
@@ -408,17 +416,41 @@ def _of_state(out, n, width, inputs):
 
 def _joined(system, solved, total, names, p):
     """The SensitivitySolution of one or several chunks, as far as all of them came."""
-    solution = min((s for s, _ in solved), key=lambda s: (len(s.ts), s.success))
+    solution = min((s for s, *_ in solved), key=lambda s: (len(s.ts), s.success))
     kept = len(solution.ts)
-    columns = np.concatenate([rows[:kept, :, 1:] for _, rows in solved], axis=2)[:, :, :total]
-    sums = {k: sum(s.stats[k] for s, _ in solved) for k in ("nfev", "compile_seconds", "solve_seconds")}
+    columns = np.concatenate([rows[:kept, :, 1:] for _, rows, _ in solved], axis=2)[:, :, :total]
+    sums = {k: sum(s.stats[k] for s, *_ in solved) for k in ("nfev", "compile_seconds", "solve_seconds")}
     fields = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
+    by_time, by_state = None, None
+    if solution.t_events is not None:
+        by_time, by_state = _of_events(system, [tangents() for *_, tangents in solved], total, names)
+    return SensitivitySolution(
+        **(fields | {"stats": solution.stats | sums}), sensitivities=by_name(system, names, columns),
+        t_event_sensitivities=by_time, y_event_sensitivities=by_state,
+    )  # fmt: skip
+
+
+def _of_events(system, chunks, total, names):
+    """Derivatives of the times and of the states of each event, by name of the input."""
+    found = []
+    for place, outer in ((0, Structure(Leaf((), 0), 1)), (1, system.y_structure)):
+        of_events = []
+        for parts in zip(*(chunk[place] for chunk in chunks)):
+            kept = min(map(len, parts))
+            columns = np.concatenate([part[:kept] for part in parts], axis=-1)[..., :total]
+            of_events.append(by_name(system, names, columns.reshape(kept, outer.size, total), outer))
+        found.append(of_events)
+    return found
+
+
+def by_name(system, names, columns, outer=None):
+    """Derivatives (m, n, c) of values with the Structure outer, None for that of y, by name of the input."""
     found, begin = {}, 0
     for name in names:
         structure = input_structure(system, name)
-        found[name] = by_input(system.y_structure, structure, columns[:, :, begin : begin + structure.size])
+        found[name] = by_input(outer or system.y_structure, structure, columns[:, :, begin : begin + structure.size])
         begin += structure.size
-    return SensitivitySolution(**(fields | {"stats": solution.stats | sums}), sensitivities=found)
+    return found
 
 
 def input_structure(system, name):

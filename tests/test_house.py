@@ -26,6 +26,7 @@ FLOORS = (
         "tracing",
         "model",
         "event",
+        "event_sensitivity",
         "solution",
         "progress",
         "failure",

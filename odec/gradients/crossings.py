@@ -37,12 +37,13 @@ TOGETHER = 3.0 * RESOLUTION  # relative to time, within which events of one cut 
 class EventPulls(NamedTuple):
     """The transposed derivatives of a list of events, as kernels.
 
-    names : of the events
+    names : of the events; still : whether the function of each depends on time alone, so that its times do not move
     values : (t, y, p, values_bar (n_events,)) -> t_bar, y_bar, p_bar
     resets : for each event (t, y, p, y_new_bar, p_new_bar) -> t_bar, y_bar, p_bar, or None
     """
 
     names: tuple[str, ...]
+    still: tuple[bool, ...]
     values: Any
     resets: tuple
 
@@ -256,10 +257,11 @@ class _Across:
     def _at_fixed_time(self, e, t, y, p, speeds, t_bar, y_bar):
         """w of an event, from the cotangents of its time and of its state; the parameters take their part."""
         of = self.of
-        g_t, g_y, g_p = event_slopes(of.pulls, e, t, y, p)
-        along, worth = g_t + speeds @ g_y, float(t_bar + y_bar @ speeds[0])
-        if not worth or not (g_y.any() or g_p.any()):
+        worth = float(t_bar + y_bar @ speeds[0])
+        if not worth or of.pulls.still[e]:
             return y_bar
+        g_t, g_y, g_p = event_slopes(of.pulls, e, t, y, p)
+        along = g_t + speeds @ g_y
         shift = worth / float(along[0]) if along[0] else math.inf
         if not math.isfinite(shift):
             raise ArgumentError(grazing(of.name, of.pulls.names[e], t, "has no derivative"))

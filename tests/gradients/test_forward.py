@@ -219,6 +219,38 @@ def test_a_reset_of_parameters_carries_their_derivatives():
     assert close(dot[0], central(end, np.zeros(1), 1e-3)[:, 0], 1e-7)
 
 
+def test_times_of_events_have_their_closed_form():
+    """A stone thrown up from h with speed v is back at 0 after (v + sqrt(v² + 2 g h)) / g, and is highest at v / g."""
+    stone = odec.dynamics(lambda t, y, g, unused: {"h": y["v"], "v": -g})
+    ground = odec.Event(lambda t, y: y["h"], terminal=True, direction=-1)
+    events = [odec.Event(lambda t, y: y["v"]), ground, odec.Event(lambda t, y: t - 0.25)]
+    options = dict(wrt=("y0", "g", "unused"), events=events, t_eval=[])
+    for chunk in (None, 2):
+        sol = odec.sensitivities(stone, (0.0, 9.0), {"h": 2.0, "v": 3.0}, (9.81, 1.0), chunk=chunk, **options)
+        root = np.sqrt(3.0**2 + 2 * 9.81 * 2.0)
+        top, end, still = sol.t_event_sensitivities
+        assert (top["y0"]["h"], top["y0"]["v"]) == pytest.approx((0.0, 1 / 9.81), abs=1e-9)
+        assert end["y0"]["h"] == pytest.approx(1 / root, rel=1e-9)
+        assert end["y0"]["v"] == pytest.approx((1 + 3.0 / root) / 9.81, rel=1e-9)
+        assert top["g"] == pytest.approx(-3.0 / 9.81**2, rel=1e-9) and end["unused"] == 0.0
+        assert not still["g"].any() and still["g"].shape == (1,)
+        state = sol.y_event_sensitivities[1]
+        assert state["y0"]["h"]["v"] == pytest.approx(0.0, abs=1e-9)  # on the ground, whenever that is
+        assert state["g"]["v"] == pytest.approx(-2.0 / root, rel=1e-9)
+        assert sol.sensitivities["y0"]["h"]["v"][-1] == pytest.approx(sol.t_events[1][0])  # at a fixed time
+    assert (
+        odec.sensitivities(stone, (0.0, 1.0), {"h": 2.0, "v": 3.0}, wrt="g", params=(9.81, 1.0)).t_event_sensitivities
+        is None
+    )
+
+
+def test_a_time_that_has_no_derivative_is_nan_and_said():
+    jump = odec.Event(lambda t, y: np.where(y[0] > 0.5, 1.0, -1.0))
+    with pytest.warns(RuntimeWarning, match="ball: event <lambda> at t = .* so its time has no derivative"):
+        sol = odec.sensitivities(ball, (0.0, 1.0), [1.0, 0.5], (9.81, 0.8, 0.1), wrt="drag", events=jump)
+    assert np.isnan(sol.t_event_sensitivities[0]["drag"]).all() and np.isfinite(sol.sensitivities["drag"]).all()
+
+
 # ---- the larger model -------------------------------------------------------------------------------------
 
 
