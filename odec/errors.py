@@ -36,6 +36,10 @@ class CompileError(OdecError, RuntimeError):
     """A kernel that could not be compiled or loaded."""
 
 
+class RoomError(OdecError, MemoryError):
+    """What was asked for has no room in memory, or on the disk."""
+
+
 class SolveError(OdecError, RuntimeError):
     """A solve that stopped before the end of its time span; `.solution` holds what was reached."""
 

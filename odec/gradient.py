@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,10 +61,11 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         data; "backsolve", the adjoint equation solved backwards together with the state: memory does not grow with the
         steps, accuracy is that of its own tolerances, and it warns where the state does not come back; "interpolating",
         the adjoint equation over the polynomials of the solve, which are kept
-    checkpoints : of the discrete adjoint, the number of states to hold, at least 2, half of them recorded steps and
-        half snapshots, from which the others are made again: a few dozen cost a few further solves, two a quadratic
-        number of them; None records each step, and beyond 256 MiB goes over to snapshots. The gradient is the same, bit
-        by bit
+    checkpoints : of the first and the last, the number of states, or polynomials, to hold, at least 2, half of them
+        those of steps and half snapshots, from which the others are made again: a few dozen cost a few further solves,
+        two a quadratic number of them; None holds each step, and beyond 256 MiB goes over to snapshots; "file" keeps
+        each on the disk, in the system's folder for temporary files, a pathlib.Path in that folder. The gradient is
+        the same, bit by bit. With dense_output=True, the polynomials are all held in memory
     adjoint_rtol, adjoint_atol, adjoint_method : of the last two; None is as in the solve
     seminorm : they leave the gradient by the parameters out of their error norm
     options : as odec.solve takes them
@@ -82,6 +85,9 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         )
     discrete = adjoint == "discrete"
     _check_checkpoints(checkpoints, adjoint)
+    how = functools.partial(recorded_run, checkpoints=checkpoints)
+    if adjoint == "backsolve" or options.get("dense_output"):
+        how = None  # nothing is recorded, or each step is held by its polynomial
     if adjoint == "interpolating":
         options["dense_output"] = True
     given = posed(model, t_span, y0, params, records=discrete, **options)
@@ -94,28 +100,32 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
                 f"{name}: the discrete adjoint solves nothing; leave adjoint_rtol, adjoint_atol and adjoint_method "
                 'out, or take adjoint="backsolve" or "interpolating".'
             )
-        out = given.run(how=None if given.watched else lambda solver, p: recorded_run(solver, p, checkpoints))
+        out = given.run(how=None if given.watched else how)
         pulls = event_pulls(given.system, given.watched) if given.watched else None
         way = Discrete(given.system, given.record, given.problem, out, start, pulls)
     else:
-        how = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
-        out = given.run()
-        way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, how)
+        backward = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
+        out = given.run(how=how)
+        began = time.perf_counter()
+        way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, backward)
+        given.compile_seconds += time.perf_counter() - began
     return given.solution(out, throw), Pullback(given.system, way, out, isinstance(params, dict))
 
 
 def _check_checkpoints(checkpoints, adjoint):
     if checkpoints is None:
         return
-    whole = isinstance(checkpoints, (int, np.integer)) and not isinstance(checkpoints, bool)
-    if not whole or checkpoints < 2:
+    number = isinstance(checkpoints, (int, np.integer)) and not isinstance(checkpoints, bool) and checkpoints >= 2
+    on_disk = isinstance(checkpoints, os.PathLike) or (isinstance(checkpoints, str) and checkpoints == "file")
+    if not (number or on_disk):
         raise ArgumentError(
-            f"solve_vjp: checkpoints is {checkpoints!r}; an integer of at least 2 is needed, such as 64, or None."
+            f"solve_vjp: checkpoints is {checkpoints!r}; an integer of at least 2 is needed, such as 64, "
+            'or "file", or a folder as a pathlib.Path, or None.'
         )
-    if adjoint != "discrete":
+    if adjoint == "backsolve":
         raise ArgumentError(
-            f"solve_vjp: checkpoints is {checkpoints}, but adjoint is {adjoint!r}, which has none; leave it out, or "
-            'take adjoint="discrete".'
+            f"solve_vjp: checkpoints is {checkpoints!r}, but adjoint is {adjoint!r}, which has none; leave it out, or "
+            'take adjoint="discrete" or "interpolating".'
         )
 
 

@@ -5,6 +5,7 @@ A loss of the rows y(t_i) with cotangents w_i has the gradient that solves, from
     dy/dt = f,    da/dt = -J^T a,    dg/dt = -f_p^T a,    a += w_i at each t_i;
 
 then dL/dy0 = a(t0) and dL/dp = g(t0); for fixed t_i, dL/dt0 = -a(t0) . f(t0, y0) and dL/dt_i = w_i . f(t_i, y(t_i)).
+Across a stop, a fixed time at which f jumps, y, a and g are continuous: the way back ends there and starts anew.
 
 References: Chen et al., Neural Ordinary Differential Equations, NeurIPS 31 (2018), appendix B; Kidger, Chen and Lyons,
 "Hey, that's not an ODE": Faster ODE adjoints via seminorms, ICML 139 (2021)
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from odec.graph.function import Function
 from odec.graph.node import input_node
 from odec.graph.structure import Leaf, Structure
 from odec.integrate.problem import NO_TIMES, Problem
+from odec.integrate.slots import RESOLUTION
 from odec.ops.rearranging import along
 from odec.ops.structure import concatenate
 from odec.steppers.methods import method_named
@@ -102,7 +104,7 @@ class Backsolve:
 
     Raises
     ------
-    ArgumentError : the solve has events or tstops, or the adjoint cannot be solved as `how` says
+    ArgumentError : the solve has events, or the adjoint cannot be solved as `how` says
 
     References: Chen et al., NeurIPS 31 (2018), appendix B and C
     """
@@ -118,26 +120,23 @@ class Backsolve:
         self.inside = bool(problem.t_eval is not None and len(problem.t_eval))
         rtol = problem.rtol if how.rtol is None else how.rtol
         atol = problem.atol if how.atol is None else how.atol
+        self.stops = Stops(problem.span, problem.tstops)
         self._accuracy = np.maximum(rtol, problem.rtol), np.maximum(atol, problem.atol)
         self.tolerances = self._tolerances(rtol, atol, how.seminorm)
 
     def _refuse(self):
         """ArgumentError for what the adjoint does not support."""
-        for what, given in (("events", self.problem.events), ("tstops", self.problem.tstops)):
-            if given:
-                raise ArgumentError(
-                    f'{self.name}: the solve has {what}; adjoint="{self.adjoint}" takes smooth solutions; '
-                    'use adjoint="discrete".'
-                )
+        if self.problem.events:
+            raise ArgumentError(
+                f'{self.name}: the solve has events; adjoint="{self.adjoint}" takes smooth solutions; '
+                'use adjoint="discrete".'
+            )
 
     def _system(self, system):
         return adjoint_system(system)
 
     def _tolerances(self, rtol, atol, seminorm):
         return weighted_tolerances(rtol, atol, 2, (self.n, self.m), seminorm, self.dtype)
-
-    def _way(self):
-        return _Way(self)
 
     def _solver(self, system):
         if not self.method.adaptive and not self.problem.first_step:
@@ -146,9 +145,11 @@ class Backsolve:
                 "give it one, or name a method with error control."
             )
         try:
-            return self._system(system).solver(self.method)
+            solver = self._system(system).solver(self.method)
         except ArgumentError as error:
             raise ArgumentError(f"{error} This is the adjoint of {self.name}: name another adjoint_method.") from None
+        solver.prepare(replace(self.problem, t_eval=NO_TIMES, dense=False))
+        return solver
 
     def pull(self, rows_bar):
         """The Reconstructed of cotangents rows_bar (rows, n) of the rows of the outcome.
@@ -165,25 +166,32 @@ class Backsolve:
         if not np.isfinite(rows_bar).all():
             row = int(np.flatnonzero(~np.isfinite(rows_bar).all(axis=1))[0])
             raise ArgumentError(f"{self.name}: the cotangent of row {row} is not finite; finite numbers are needed.")
+        return self._pulled(rows_bar, _Way(self))
+
+    def _pulled(self, rows_bar, way):
         ts, ys, t0 = self.outcome.ts, self.outcome.ys, self.problem.span[0]
-        way, times = self._way(), np.zeros(len(ts))
-        for i in reversed(range(len(ts))):
+        times, turns = np.zeros(len(ts)), self._turns(rows_bar)
+        for k, i in reversed(list(enumerate(turns))):
             if rows_bar[i].any():
-                times[i] = rows_bar[i] @ self.slope(ts[i], ys[i])
+                times[i] = rows_bar[i] @ self.slope(self.stops.beside(ts[i], False), ys[i])
                 way.a += rows_bar[i]
-            before, y_before = (ts[i - 1], ys[i - 1]) if i else (t0, self.y0)
+            before, y_before = (ts[turns[k - 1]], ys[turns[k - 1]]) if k else (t0, self.y0)
             if before != ts[i] and way.a.any():
                 way.back(ts[i], ys[i], before)
                 way.drift = max(way.drift, self.distance(way.y, y_before))
         if not way.drift <= FAR_DRIFT:
-            warnings.warn(_drifted(self.name, way.drift), RuntimeWarning, stacklevel=3)
+            warnings.warn(_drifted(self.name, way.drift), RuntimeWarning, stacklevel=4)
         t0_bar = -(way.a @ self.slope(t0, self.y0))
-        if not self.inside:  # the last row moves with the end, those of steps before it with the start
-            t0_bar += times[:-1].sum()
+        if not self.inside:  # the last row moves with the end, those of steps before it with the start, up to a stop
+            t0_bar += times[:-1][self.stops.ahead_of(ts[:-1])].sum()
         return Reconstructed(
             way.a.copy(), way.g.copy(), float(t0_bar), 0.0 if self.inside else float(times[-1]),
             times if self.inside else NO_TIMES, way.steps, way.rejected, way.nfev, way.drift,
         )  # fmt: skip
+
+    def _turns(self, rows_bar):
+        """Indices of the rows at which a way back stops: all, to take the state from them."""
+        return range(len(rows_bar))
 
     def slope(self, t, y):
         """f(t, y, p), (n,)."""
@@ -211,10 +219,11 @@ class _Way:
     def back(self, t, y, before):
         """From the time t, at which the state is y, to `before`; the first step goes on from the piece before."""
         self.y[:] = y
-        given, (rtol, atol) = self._adjoint.problem, self._adjoint.tolerances
+        given, (rtol, atol), stops = self._adjoint.problem, self._adjoint.tolerances, self._adjoint.stops
         problem = Problem(
-            (float(t), float(before)), self._z.copy(), given.p, rtol, atol, NO_TIMES, first_step=self._first,
-            min_step=given.min_step, max_step=given.max_step, max_steps=given.max_steps, controller=given.controller,
+            stops.piece(t, before), self._z.copy(), given.p, rtol, atol, NO_TIMES, stops.between(t, before),
+            first_step=self._first, min_step=given.min_step, max_step=given.max_step, max_steps=given.max_steps,
+            controller=given.controller,
         )  # fmt: skip
         out = self._adjoint.solver.run(problem)
         self.steps += out.steps
@@ -228,6 +237,43 @@ class _Way:
         if self._adjoint.method.adaptive:  # the last step of a piece is cut short by its end
             self._first = abs(out.h) if out.rejected else max(self._first, abs(out.h))
         self._z[:] = out.y
+
+
+class Stops:
+    """The stops of a solve, seen from its end: a piece of the way back that begins or ends at one keeps off it by a
+    gap, for f there can be that of its other side.
+
+    span, stops : of the Problem
+    """
+
+    def __init__(self, span, stops):
+        self.ahead = math.copysign(1.0, span[1] - span[0])
+        self._times = np.sort(self.ahead * np.array(stops, float))
+        bounds = np.array([self.ahead * span[0], *self._times, self.ahead * span[1]])
+        wide = 2 * RESOLUTION * np.maximum(np.abs(self._times), bounds[-1] - bounds[0])  # twice that of loop.pass_stop
+        self._gaps = np.minimum(wide, np.diff(bounds)[1:] / 4) if len(stops) else wide
+
+    def beside(self, times, later):
+        """A time, or times; at a stop, or within its gap, a gap from it: behind it if `later`, else before."""
+        if not len(self._times):
+            return times
+        found = self.ahead * times
+        k = np.searchsorted((self._times[1:] + self._times[:-1]) / 2, found)
+        at_stop = np.abs(found - self._times[k]) <= self._gaps[k]
+        return np.where(at_stop, self.ahead * (self._times[k] + (1 if later else -1) * self._gaps[k]), times)
+
+    def piece(self, t, before):
+        """(t, before), each beside a stop, towards the other."""
+        return float(self.beside(t, False)), float(self.beside(before, True))
+
+    def between(self, t, before):
+        """The stops on the way from t back to `before`, in that order."""
+        inside = (self._times > self.ahead * before) & (self._times < self.ahead * t)
+        return tuple((self.ahead * self._times[inside][::-1]).tolist())
+
+    def ahead_of(self, times):
+        """Whether each of the times lies before the first stop."""
+        return self.ahead * times < (self._times[0] if len(self._times) else math.inf)
 
 
 def _drifted(name, drift):

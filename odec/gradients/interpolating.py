@@ -21,6 +21,7 @@ from odec.graph.op import OPS
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate import slots as at
 from odec.integrate.buffers import Buffers
+from odec.integrate.dense import DenseOutput
 from odec.integrate.problem import NO_TIMES, Problem
 from odec.integrate.run import evaluations
 from odec.ops.families import broadcast_to
@@ -79,7 +80,7 @@ class Interpolating(Backsolve):
     adjoint = "interpolating"
 
     def __init__(self, system, method, problem, outcome, y0, how=AS_FORWARD):
-        self.degree = outcome.dense.rows.shape[1] - 1
+        self.degree = method.degree
         super().__init__(system, method, problem, outcome, y0, how)
 
     def _system(self, system):
@@ -88,8 +89,19 @@ class Interpolating(Backsolve):
     def _tolerances(self, rtol, atol, seminorm):
         return weighted_tolerances(rtol, atol, 1, (self.n, self.m), seminorm, self.dtype)
 
-    def _way(self):
-        return _Way(self)
+    def pull(self, rows_bar):
+        """As Backsolve.pull; `again` counts the tries that were made again."""
+        held, dense = self.outcome.record, self.outcome.dense
+        if dense is not None:
+            return self._pulled(rows_bar, _Way(self, iter([(dense, *dense.end)])))
+        with held.lock:
+            found = self._pulled(rows_bar, _Way(self, held.stretches()))
+        found.again = held.again
+        return found
+
+    def _turns(self, rows_bar):
+        """Those with cotangents."""
+        return np.flatnonzero(rows_bar.any(axis=1))
 
     def distance(self, y, stored):
         """0: the state is not reconstructed."""
@@ -97,10 +109,16 @@ class Interpolating(Backsolve):
 
 
 class _Way:
-    """One way back: a and g where it is, and what it took."""
+    """One way back: a and g where it is, and what it took.
 
-    def __init__(self, adjoint):
+    stretches : (DenseOutput, end_t, end) from the last steps of the solve to the first
+    """
+
+    _dense: DenseOutput
+
+    def __init__(self, adjoint, stretches):
         self._adjoint, self._buffers = adjoint, Buffers(adjoint.solver, False, None, own_p=True)
+        self._stretches, self._starts = stretches, np.empty(0)
         z = self._z = np.zeros(adjoint.n + adjoint.m, adjoint.dtype)
         self.y, self.a, self.g = NO_TIMES, z[: adjoint.n], z[adjoint.n :]
         self.steps = self.rejected = self.nfev = 0
@@ -108,22 +126,33 @@ class _Way:
 
     def back(self, t, y, before):
         """From the time t to `before`, forward step by forward step."""
-        starts = self._adjoint.outcome.dense.starts
-        ahead = 1.0 if t > before else -1.0
-        first = max(0, int(np.searchsorted(ahead * starts, ahead * before, side="right")) - 1)
-        last = int(np.searchsorted(ahead * starts, ahead * t, side="left")) - 1
-        times = np.array([t, *starts[last:first:-1], before])
+        stops = self._adjoint.stops
+        ahead, (t, before) = stops.ahead, stops.piece(t, before)
+        while ahead * t > ahead * before:
+            while not (len(self._starts) and self._starts[0] < ahead * t):
+                self._dense, *_ = next(self._stretches)
+                self._starts = ahead * self._dense.starts
+            first = max(0, int(np.searchsorted(self._starts, ahead * before, side="right")) - 1)
+            last = int(np.searchsorted(self._starts, ahead * t, side="left")) - 1
+            bounds = ahead * self._starts[first : last + 1][::-1]
+            bounds[-1] = max(before, bounds[-1]) if ahead > 0 else min(before, bounds[-1])
+            self._over(np.array([t, *bounds]), last)
+            t = bounds[-1]
+
+    def _over(self, times, last):
+        """Over the pieces between times, each within one forward step, of which `last` is the first."""
         most = max(1, AT_ONCE // max(self._z.size, 1))
         for k in range(0, len(times) - 1, most):
-            self._stretch(times[k : k + most + 1], last - k)
+            part = times[k : k + most + 1]
+            self._stretch(self._adjoint.stops.beside(part[:-1], False), part[1:].copy(), last - k)
 
-    def _stretch(self, times, last):
-        """Over the pieces between times, each within one forward step, of which `last` is the first."""
-        adjoint, buffers, pieces = self._adjoint, self._buffers, len(times) - 1
+    def _stretch(self, begins, ends, last):
+        """Over the pieces from `begins` to `ends`, each within one forward step, of which `last` is the first."""
+        adjoint, buffers, pieces = self._adjoint, self._buffers, len(ends)
         given, (rtol, atol), adaptive = adjoint.problem, adjoint.tolerances, adjoint.method.adaptive
-        first = float(np.abs(np.diff(times)).max()) if adaptive else given.first_step
+        first = abs(given.span[1] - given.span[0]) if adaptive else given.first_step  # each piece at once, if it can be
         problem = Problem(
-            (float(times[0]), float(times[-1])), self._z, given.p, rtol, atol, NO_TIMES, first_step=first,
+            (float(begins[0]), float(ends[-1])), self._z, given.p, rtol, atol, NO_TIMES, first_step=first,
             min_step=given.min_step, max_step=given.max_step, max_steps=given.max_steps, controller=given.controller,
         )  # fmt: skip
         buffers.start(problem, NO_TIMES)
@@ -132,7 +161,6 @@ class _Way:
         states[0] = self._z
         tally, t_end, queue = np.zeros((pieces, at.TALLIES), np.int64), np.empty(pieces), np.zeros(1, np.int64)
         columns = np.arange(adjoint.m, adjoint.m + steps.shape[1])
-        begins, ends = times[:-1].copy(), times[1:].copy()
         arrays = {
             "members.begins": begins, "members.ends": ends, "members.states": states, "members.parameters": steps,
             "members.columns": columns, "members.queue": queue, "members.times": NO_TIMES, "kept.t_end": t_end,
@@ -147,12 +175,12 @@ class _Way:
         while status == at.RUNNING:  # the keyboard is heard in between
             whole[at.PAUSE] = PAUSE
             status = buffers.advance()
-        self._end(tally, t_end, times)
+        self._end(tally, t_end, begins[0])
         self._z[:] = states[-1]
 
     def _steps(self, last, pieces):
         """(pieces, 3 + (1 + degree) n) of the forward steps last, last - 1, ...: what interpolated_adjoint reads."""
-        dense = self._adjoint.outcome.dense
+        dense = self._dense
         chosen = slice(last - pieces + 1, last + 1)
         starts, rows = dense.starts[chosen][::-1], dense.rows[chosen][::-1]
         table = np.empty((pieces, STEP_NUMBERS + rows[0].size), self._adjoint.dtype)
@@ -161,7 +189,7 @@ class _Way:
         table[:, STEP_NUMBERS:] = rows.reshape(pieces, -1)
         return table
 
-    def _end(self, tally, t_end, times):
+    def _end(self, tally, t_end, begin):
         """Count what the pieces took; SolveError for the first that did not arrive."""
         total = tally.sum(axis=0)
         self.steps += int(total[at.TOOK])
@@ -171,7 +199,7 @@ class _Way:
         if len(failed):
             k = int(failed[0])
             raise SolveError(
-                f"{self._adjoint.name}: its adjoint, solved backwards from t = {times[0]:.6g}, stopped at "
+                f"{self._adjoint.name}: its adjoint, solved backwards from t = {begin:.6g}, stopped at "
                 f"t = {t_end[k]:.6g}: {Status(int(tally[k, at.ENDED_AS])).sentence}. Loosen adjoint_rtol and "
                 'adjoint_atol, or use adjoint="discrete".'
             )

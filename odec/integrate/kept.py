@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from odec.errors import RoomError
 from odec.integrate import slots as at
 from odec.integrate.dense import DenseOutput
 from odec.integrate.events import SAMPLES
@@ -12,6 +15,11 @@ from odec.integrate.problem import NO_TIMES, Record
 FIRST_ROOM = 64  # rows at first, where their number is not known
 NAMES = ("kept.ts", "kept.ys", "kept.marks", "kept.segments", "kept.fired_t", "kept.fired_e", "kept.fired_m",
          "kept.fired_y")  # fmt: skip
+KINDS = (  # of the groups of arrays, and what makes fewer of them
+    ("rows", "keep fewer, by t_eval"),
+    ("steps", 'leave dense_output out, or let solve_vjp hold fewer of them, by checkpoints=64 or checkpoints="file"'),
+    ("events", "watch for fewer"),
+)
 DOUBLED = 2**17  # numbers up to which room doubles; from there it grows by an eighth, so that little is unused
 
 
@@ -24,18 +32,19 @@ class Kept:
         self.every = problem.t_eval is None
         self.n_events = len(problem.events.resets) if problem.events else 0
         rows = FIRST_ROOM if self.every else len(problem.t_eval)
-        self.most = 2**62, 2**62 if problem.dense else problem.most_records, 2**62
+        self.most = 2**62, problem.most_records, 2**62
         segments = min(FIRST_ROOM, self.most[1]) if problem.dense or problem.records else 0
         fired = FIRST_ROOM + 2 * SAMPLES * self.n_events if self.n_events else 0
         self.rooms = rows, segments, fired
-        times = np.empty(rows) if self.every else problem.t_eval  # which are written where they stand
-        self.places = [
-            *((times, np.empty(rows * n, dtype)) if rows else (NO_TIMES,) * 2),
-            *((np.empty(2 * segments), np.empty(segments * (degree + 1) * n, dtype)) if segments else (NO_TIMES,) * 2),
-            *((np.empty(fired), np.empty(fired, np.int64), np.empty(fired, np.int64), np.empty(fired * n, dtype))
-              if fired else (NO_TIMES,) * 4),
-        ]  # fmt: skip
         self._groups = (0, 1), (2, 3), (4, 5, 6, 7)
+        real, whole = np.float64, np.int64
+        self.places: list[Any] = [
+            *self._new(0, rows, (real, 1 if self.every else 0), (dtype, n)),
+            *self._new(1, segments, (real, 2), (dtype, (degree + 1) * n)),
+            *self._new(2, fired, (real, 1), (whole, 1), (whole, 1), (dtype, n)),
+        ]
+        if not self.every:
+            self.places[0] = problem.t_eval  # which are written where they stand
 
     def place(self, buffers):
         """Let the loop write here."""
@@ -59,8 +68,32 @@ class Kept:
                     self._resize(i, rooms[g] * (self.places[i].size // room))
         self.rooms = tuple(rooms)
 
+    def _new(self, group, room, *kinds):
+        """The arrays of a group, each of (dtype, width), with room for so many rows; none where there is none."""
+        if not room:
+            return (NO_TIMES,) * len(kinds)
+        return [
+            self._sized(i, room * width, dtype) for i, (dtype, width) in zip(self._groups[group], kinds, strict=True)
+        ]
+
     def _resize(self, i, size):
-        self.places[i].resize(size, refcheck=False)  # in place where memory allows, so that nothing is held twice
+        self.places[i] = self._sized(i, size, self.places[i].dtype, self.places[i])
+
+    def _sized(self, i, size, dtype, old=None):
+        """The array i of so many numbers, new or grown; RoomError where there is no room for them."""
+        storage = self.problem.storage
+        if storage is not None and i in self._groups[1]:
+            return storage.vector(NAMES[i], size, dtype)
+        try:
+            if old is None:
+                return np.empty(size, dtype)
+            old.resize(size, refcheck=False)  # in place where memory allows, so that nothing is held twice
+            return old
+        except MemoryError:
+            kind, cure = next(kind for kind, group in zip(KINDS, self._groups, strict=True) if i in group)
+            raise RoomError(
+                f"solve: {kind} take {size * np.dtype(dtype).itemsize:,} bytes, more than there is memory for; {cure}."
+            ) from None
 
     def _cut(self, group, room, filled):
         """The arrays of a group with as many rows as were filled."""

@@ -26,7 +26,9 @@ class Problem:
     t_eval : times to keep, None for every step; the array becomes the times of the outcome
     tstops : times strictly within the span, in its direction
     first_step : 0 to choose one; max_steps : of all steps tried
-    records : keep the start, the size and the state of each accepted step, of at most most_records at a time
+    records : keep the start, the size and the state of each accepted step
+    most_records : steps, or polynomials, to keep at a time
+    storage : vector(name, size, dtype) makes the arrays for them, and makes them longer; None is in memory
     """
 
     span: tuple[float, float]
@@ -45,6 +47,7 @@ class Problem:
     records: bool = False
     most_records: int = 2**62
     events: EventKernels | None = None
+    storage: Any = None
     pause: Callable | None = None  # called with the time reached at the loop's pauses
 
     @property

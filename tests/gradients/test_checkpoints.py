@@ -1,14 +1,16 @@
 """Bounded memory: the same gradient, bit by bit, from few recorded steps and few snapshots."""
 
 import functools
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import odec
-from odec.errors import ArgumentError, SolveError
+from odec.errors import ArgumentError, RoomError, SolveError
 from odec.gradients import checkpoints as module
+from odec.gradients import disk
 from odec.gradients.checkpoints import least_advances, split
 
 
@@ -32,6 +34,7 @@ CASES = {
     "rows of every step": (lorenz, (0.0, 2.0), np.ones(3), P, {}),
     "end only": (lorenz, (0.0, 2.0), np.ones(3), P, {"t_eval": [], "rtol": 1e-8}),
     "rejections": (lorenz, (0.0, 3.0), np.ones(3), P, {"t_eval": [], "rtol": 1e-4, "controller": "I"}),
+    "rows of every step and stops": (switched, (0.0, 4.0), np.ones(2), (3.0,), {"tstops": [1.0, 2.5], "rtol": 1e-7}),
     "rows and stops": (
         switched, (0.0, 4.0), np.array([1.0, 0.0]), (3.0,),
         {"t_eval": np.array([0.0, 0.0, 0.3, 1.0, 1.7, 2.5, 2.6, 4.0]), "tstops": [1.0, 2.5], "rtol": 1e-7},
@@ -64,7 +67,7 @@ def numbers(found):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("checkpoints", (2, 3, 4, 5, 7, 12, 30, 100, 400))
+@pytest.mark.parametrize("checkpoints", (2, 3, 4, 5, 7, 12, 30, 100, 400, "file"))
 def test_gradient_does_not_depend_on_the_memory_it_is_given(case, checkpoints):
     sol, (whole,) = recorded(case)
     again, found = gradient(case, checkpoints, pulls=3)
@@ -137,27 +140,80 @@ def test_steps_made_again_are_as_many_as_the_binomial_bound_says(steps, checkpoi
     assert second == bound
 
 
-def test_memory_does_not_depend_on_the_number_of_steps():
-    def peak(steps, checkpoints=200):
-        tracemalloc.start()
-        _, pullback = odec.solve_vjp(
-            decay, (0.0, 1.0), np.ones(50), (0.5,), method="rk4", first_step=1.0 / steps, t_eval=[],
-            max_steps=10**7, checkpoints=checkpoints,
-        )  # fmt: skip
-        pullback(np.ones((1, 50)))
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
+def peak_of_gradient(steps, checkpoints):
+    """Bytes at most in memory for 20 numbers over so many steps."""
+    options = {"method": "euler", "first_step": 1.0 / steps, "t_eval": [], "max_steps": 10**7}
+    tracemalloc.start()
+    _, pullback = odec.solve_vjp(decay, (0.0, 1.0), np.ones(20), (0.5,), checkpoints=checkpoints, **options)
+    assert pullback(np.ones((1, 20))).stats["steps"] == steps
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
 
-    peak(100)  # compiled
-    short, full, long = peak(10**3), peak(2 * 10**4), peak(10**6)  # the second fills all snapshots
+
+def test_memory_does_not_depend_on_the_number_of_steps():
+    peak_of_gradient(100, 600)  # compiled
+    short, full, long = (peak_of_gradient(steps, 600) for steps in (10**3, 10**5, 10**6))  # the second fills all
     assert short < full
     assert long < 1.1 * full + 10_000
-    assert long < 300 * 50 * 8 + 100 * 1_500 + 100_000  # states, slopes of snapshots, what else those hold, and a rest
-    assert peak(2 * 10**4, 10**5) > 10 * full
+    assert long < 900 * 20 * 8 + 300 * 1_500 + 100_000  # states, slopes of snapshots, what else those hold, and a rest
+    assert peak_of_gradient(10**5, 10**6) > 10 * full
 
 
-@pytest.mark.parametrize("checkpoints", (0, 1, -3, True, False, "x", 4.0, (5,)))
+# ---- on the disk
+
+
+def test_file_takes_the_memory(tmp_path):
+    peak_of_gradient(100, "file")
+    few, many = (peak_of_gradient(steps, tmp_path) for steps in (10**3, 10**6))
+    assert many < few + 4 * 2**20  # of 176 MB on the disk, copies of a few columns of one stretch
+    assert peak_of_gradient(10**5, None) > 16 * 10**6
+
+
+def test_stretches_of_a_file_meet_where_they_should(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "STRETCH", 7)
+    for case in ("rows of every step and stops", "rows and stops", "rejections"):
+        _, (whole,) = recorded(case)
+        _, found = gradient(case, tmp_path, pulls=2)
+        for again in found:
+            for a, b in zip(numbers(again), numbers(whole), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere a file keeps its name until it is closed")
+def test_file_has_no_name(tmp_path):
+    _, pullback = odec.solve_vjp(lorenz, (0.0, 2.0), np.ones(3), P, t_eval=[], checkpoints=tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert np.isfinite(pullback(np.ones((1, 3))).y0).all()
+
+
+def test_room_is_made_where_the_system_has_no_call_for_it(monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    monkeypatch.setattr(disk, "ZEROS", 100)
+    _, (found,) = gradient("end only", "file")
+    for a, b in zip(numbers(found), numbers(recorded("end only")[1][0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_full_disk_is_said(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        with pytest.raises(RoomError, match=r"recorded steps take [\d,]+ bytes, .* has no room .* larger disk"):
+            gradient("end only", tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("name", ("missing", "file"))
+def test_folder_without_files_is_said(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=f"folder .*{name}, in which no file can be made .* name a folder"):
+        odec.solve_vjp(decay, (0.0, 1.0), np.ones(2), (0.5,), checkpoints=tmp_path / name)
+
+
+@pytest.mark.parametrize("checkpoints", (0, 1, -3, True, False, "x", 4.0, (5,), np.ones(3), ["file"]))
 def test_checkpoints_that_are_no_number_are_refused(checkpoints):
-    with pytest.raises(ArgumentError, match=r"checkpoints is .* at least 2"):
+    with pytest.raises(ArgumentError, match=r"(?s)checkpoints is .* at least 2"):
         odec.solve_vjp(decay, (0.0, 1.0), np.ones(2), (0.5,), checkpoints=checkpoints)

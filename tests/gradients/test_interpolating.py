@@ -1,5 +1,6 @@
 """The continuous adjoint over the stored solution: as the discrete one, where backsolve drifts, what it refuses."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,59 @@ def test_many_forward_steps_are_taken_in_stretches(monkeypatch):
     assert found.steps >= expected.steps
 
 
+@pytest.mark.parametrize("t_eval", [None, [], [0.0, 0.5, 0.51, 1.9]], ids=["steps", "end", "rows"])
+@pytest.mark.parametrize("checkpoints", [2, 3, 12, 60, 10**6, "file"])
+def test_gradient_does_not_depend_on_the_memory_it_is_given(t_eval, checkpoints):
+    def found(given):
+        how = {"adjoint": "interpolating", "checkpoints": given, "t_eval": t_eval, "tstops": [1.0]}
+        sol, pullback = odec.solve_vjp(forced, (0.0, 2.0), np.array([0.5, 1.0]), (2.0, 0.3), **how)
+        bars = np.cos(np.arange(sol.ys.size)).reshape(sol.ys.shape)
+        return [pullback(bars) for _ in range(2)]
+
+    (whole, _), bounded = found(None), found(checkpoints)
+    for gradient in bounded:
+        for name in ("y0", "params", "t0", "t1"):
+            np.testing.assert_array_equal(getattr(gradient, name), getattr(whole, name))
+        assert (gradient.stats["again"] > 0) == (checkpoints in (2, 3, 12))
+        assert gradient.stats["steps"] == whole.stats["steps"]
+
+
+def test_memory_does_not_depend_on_the_number_of_forward_steps():
+    def peak(steps, checkpoints):
+        tracemalloc.start()
+        _, pullback = odec.solve_vjp(
+            forced, (0.0, 1.0), np.ones(2), (2.0, 0.3), method="rk4", first_step=1.0 / steps, t_eval=[],
+            adjoint="interpolating", checkpoints=checkpoints,
+        )  # fmt: skip
+        pullback(np.ones((1, 2)))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(100, 100)  # compiled
+    full, long = peak(5 * 10**3, 100), peak(5 * 10**4, 100)
+    assert long < 1.1 * full + 10_000
+    assert peak(5 * 10**4, None) > 5 * long
+
+
+def test_polynomials_that_were_asked_for_stay():
+    how = {"adjoint": "interpolating", "checkpoints": 4, "t_eval": []}
+    sol, _ = odec.solve_vjp(forced, (0.0, 2.0), np.ones(2), (2.0, 0.3), dense_output=True, **how)
+    assert sol(1.0).shape == (2,)
+    sol, _ = odec.solve_vjp(forced, (0.0, 2.0), np.ones(2), (2.0, 0.3), **how)
+    with pytest.raises(ArgumentError, match="dense_output=True"):
+        sol(1.0)
+
+
+def test_rows_without_cotangents_do_not_stop_the_way_back():
+    every, _, bars = solved(forced, (0.0, 2.0), np.array([0.5, 1.0]), (2.0, 0.3), t_eval=None)
+    bars[:-1] = 0.0
+    end, _, _ = solved(forced, (0.0, 2.0), np.array([0.5, 1.0]), (2.0, 0.3))
+    found, expected = every.pull(bars), end.pull(bars[-1:])
+    np.testing.assert_array_equal(found.y, expected.y)
+    np.testing.assert_array_equal(found.p, expected.p)
+
+
 def test_seminorm_takes_fewer_steps():
     y0, p = np.array([0.5, 1.0]), (2.0, 0.3)
     steps = [solved(forced, (0.0, 20.0), y0, p, Backward(seminorm=s), rtol=1e-6)[0].pull(np.array([[1.0, 0.5]])).steps
@@ -93,7 +147,7 @@ def test_fixed_steps_go_back_over_the_same_steps():
 
 def test_what_is_not_smooth_is_refused():
     with pytest.raises(ArgumentError, match='adjoint="interpolating" takes smooth solutions'):
-        solved(forced, (0.0, 1.0), np.ones(2), (2.0, 0.3), tstops=[0.5])
+        solved(forced, (0.0, 1.0), np.ones(2), (2.0, 0.3), events=odec.Event(lambda t, y: y[0] - 2.0))
 
 
 def test_backward_solve_that_stops_says_where():
