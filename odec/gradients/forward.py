@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.codegen.lower import is_small
+from odec.codegen.lower import FEW_ELEMENTS, is_small
 from odec.graph.function import Function
 from odec.graph.node import constant, input_node, line_is, structural_zero, topological
 from odec.graph.op import OPS
@@ -12,9 +12,10 @@ from odec.ops.families import broadcast_to
 from odec.ops.structure import concatenate, element, reshape, slice_, stack
 from odec.steppers.runge_kutta import evaluation
 from odec.transforms.jvp import jvp, tangents
-from odec.transforms.scalar import expand
+from odec.transforms.scalar import expand, operation_count
 
 FROM_INPUT = "input"  # in `directions`: the tangent of p is given beside p
+OPERATIONS = 3_000  # scalar operations of the tangents, roughly, up to which straight-line code is soon compiled
 
 
 def variational(f, directions):
@@ -42,8 +43,14 @@ def variational(f, directions):
         "t": input_node("t", (), t.dtype), "y": input_node("y", (y.size * width,), y.dtype),
         "p": input_node("p", (p.size * (width if seeded else 1),), p.dtype),
     }  # fmt: skip
-    columns = _by_elements if is_small(f) else _by_arrays
+    columns = _by_elements if is_by_elements(f, len(directions)) else _by_arrays
     return Function("rhs", inputs, {"dydt": columns(f, directions, *inputs.values())})
+
+
+def is_by_elements(f, count):
+    """Whether `variational` writes scalars for `count` directions: for a small model, unless its arrays are shorter."""
+    operations = operation_count(f)
+    return is_small(f) and (2 * count * operations <= OPERATIONS or operations <= FEW_ELEMENTS * len(f.nodes))
 
 
 def _by_elements(f, directions, t, y, p):
