@@ -17,7 +17,9 @@ from odec.gradients.continuous import Backsolve, Backward
 from odec.gradients.crossings import check_differentiable, event_cotangents
 from odec.gradients.discrete import Discrete
 from odec.gradients.interpolating import Interpolating
+from odec.gradients.stepwise import Stepwise, check_steps_can_move
 from odec.graph.structure import component_paths
+from odec.sensitivity import check_options
 from odec.solving import posed, tolerance
 
 ADJOINTS = {"discrete": Discrete, "backsolve": Backsolve, "interpolating": Interpolating}
@@ -28,7 +30,8 @@ COUNTED = ("steps", "again", "rejected", "nfev", "drift")  # of the way back, ea
 class Gradient:
     """Cotangents of what a solve was given, each in its structure.
 
-    y0 : as y0; params : a tuple in signature order, or a dict by name where params was one
+    y0 : as y0; params : a tuple in signature order, or a dict by name where params was one; an integer and a truth
+        value count as the real numbers that they stand for
     t_eval : (m,), of the output times; None where the rows were those of the steps, or the end alone
     t0, t1 : of the ends of the time span
     stats : `steps` gone back over, `again` the tries of steps made again for it, `seconds`; of the continuous adjoints
@@ -43,8 +46,9 @@ class Gradient:
     stats: dict = field(default_factory=dict)
 
 
-def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=None, adjoint_rtol=None,
-              adjoint_atol=None, adjoint_method=None, seminorm=True, throw=True, **options):  # fmt: skip
+def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=None, differentiate_steps=False,
+              adjoint_rtol=None, adjoint_atol=None, adjoint_method=None, seminorm=True, progress=False,
+              throw=True, **options):  # fmt: skip
     """(sol, pullback): the Solution of `odec.solve`, and the transposed derivative of its rows.
 
     `pullback(ys_bar)`, with ys_bar in the structure and shapes of `sol.ys`, returns the Gradient of
@@ -66,9 +70,13 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         two a quadratic number of them; None holds each step, and beyond 256 MiB goes over to snapshots; "file" keeps
         each on the disk, in the system's folder for temporary files, a pathlib.Path in that folder. The gradient is
         the same, bit by bit. With dense_output=True, the polynomials are all held in memory
+    differentiate_steps : of the discrete adjoint: what is given also moves the step sizes, by the errors and the
+        controller, and the gradient takes that along: it is then that of the solver itself, as differences of solves
+        are, while the default is that of the solution to the tolerances. Where each try started is kept, and the tries
+        are made again for it; without checkpoints and events
     adjoint_rtol, adjoint_atol, adjoint_method : of the last two; None is as in the solve
     seminorm : they leave the gradient by the parameters out of their error norm
-    options : as odec.solve takes them
+    progress, throw, options : as odec.solve takes them
 
     Raises
     ------
@@ -78,11 +86,12 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, 3.2; Griewank and Walther, ACM Trans.
     Math. Softw. 26 (2000) 19; Chen et al., NeurIPS 31 (2018); Kidger, Chen and Lyons, ICML 139 (2021)
     """
-    if adjoint not in ADJOINTS:
+    if not isinstance(adjoint, str) or adjoint not in ADJOINTS:
         raise ArgumentError(
             f"solve_vjp: adjoint {adjoint!r} is not known{nearest(adjoint, ADJOINTS)} It is one of "
             f"{', '.join(ADJOINTS)}."
         )
+    check_options("solve_vjp", options)
     discrete = adjoint == "discrete"
     _check_checkpoints(checkpoints, adjoint)
     how = functools.partial(recorded_run, checkpoints=checkpoints)
@@ -92,6 +101,8 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         options["dense_output"] = True
     given = posed(model, t_span, y0, params, records=discrete, **options)
     name, start = given.system.name, given.problem.y.copy()
+    if differentiate_steps:
+        check_steps_can_move(name, adjoint, checkpoints, given.watched)
     if given.watched:
         check_differentiable(name, adjoint, checkpoints)
     if discrete:
@@ -100,16 +111,26 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
                 f"{name}: the discrete adjoint solves nothing; leave adjoint_rtol, adjoint_atol and adjoint_method "
                 'out, or take adjoint="backsolve" or "interpolating".'
             )
-        out = given.run(how=None if given.watched else how)
+        if differentiate_steps and given.record.adaptive:
+            return _with_steps(given, start, throw, isinstance(params, dict))
+        out = given.run(progress, None if given.watched else how)
         pulls = event_pulls(given.system, given.watched) if given.watched else None
         way = Discrete(given.system, given.record, given.problem, out, start, pulls)
     else:
         backward = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
-        out = given.run(how=how)
+        out = given.run(progress, how)
         began = time.perf_counter()
         way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, backward)
         given.compile_seconds += time.perf_counter() - began
     return given.solution(out, throw), Pullback(given.system, way, out, isinstance(params, dict))
+
+
+def _with_steps(given, start, throw, by_name):
+    """(sol, pullback) of a solve whose step sizes are differentiated too."""
+    given.problem.records = False
+    out = given.run()
+    way = Stepwise(given.system, given.record, given.problem, out, start, given.solver)
+    return given.solution(out, throw), Pullback(given.system, way, out, by_name)
 
 
 def _check_checkpoints(checkpoints, adjoint):
@@ -135,6 +156,8 @@ def _backward(system, rtol, atol, method, seminorm):
     def checked(what, value):
         return None if value is None else tolerance(system.name, what, value, system.y_structure, system.dtype)
 
+    if not isinstance(seminorm, (bool, np.bool_)):
+        raise ArgumentError(f"{system.name}: seminorm is {seminorm!r}; True or False is needed.")
     return Backward(checked("adjoint_rtol", rtol), checked("adjoint_atol", atol), method, bool(seminorm))
 
 

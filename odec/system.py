@@ -14,6 +14,7 @@ from odec.codegen.print_python import print_python
 from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
 from odec.gradients.replay import step_jvp, step_vjp
+from odec.gradients.stepwise import advance_vjp
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.advance import advance_function
@@ -410,7 +411,8 @@ class System:
         return jacobian_values(self.graph, name, (rows, columns + offset))
 
 
-CALLING = ("step", "advance", "dense", "step_vjp", "step_jvp")  # kernels that call the right-hand side of a large model
+# kernels that call the right-hand side of a large model
+CALLING = ("step", "advance", "dense", "step_vjp", "step_jvp", "advance_vjp")
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
@@ -432,6 +434,10 @@ def _step_vjp_function(system, method="auto", rows=False, timed=False):
 
 def _step_jvp_function(system, method="auto", rows=False):
     return step_jvp(system.graph, system._fitting(method), rows)
+
+
+def _advance_vjp_function(system, method="auto", rows=False):
+    return advance_vjp(system.graph, system._fitting(method), rows)
 
 
 def _jvp_function(system, wrt=("t", "y", "p")):
@@ -462,6 +468,7 @@ KERNELS = {
     "dense": _dense_function,
     "step_vjp": _step_vjp_function,
     "step_jvp": _step_jvp_function,
+    "advance_vjp": _advance_vjp_function,
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.errors import MissingRuleError
+from odec.ops.arithmetic import floor, maximum
 from odec.ops.families import REAL, elementwise
 
 # A double whose low bits hold the high half of x's bits is 2^52 more than that half; less the half that 1.0 has, and
@@ -16,6 +16,8 @@ from odec.ops.families import REAL, elementwise
 MAGIC_BITS = 4841369599423283200  # of 2^52
 MAGIC = 4503599627370496.0 + 1072693248.0 - 45088.0
 UNIT = 9.5367431640625e-07  # 2^-20
+CENTRE = 45088.0 * UNIT
+LEAST_OCTAVE = -900.0  # below which a slope is that of this octave, so that nothing overflows
 ROUNDER = 6755399441055744.0  # 1.5 * 2^52: a sum with it holds the nearest integer in its low bits
 ROUNDER_BITS = 4843621399236968448
 C0, C1, C2 = 1.0005137, 0.70339652, 0.23783042  # of the parabola, least squares over half an octave on each side
@@ -51,16 +53,27 @@ def _emit_exp2(b, x):
     return b.instruction("fmul", outer, power)
 
 
-def _refused(x, node):
-    raise MissingRuleError(f"{node.op.name} has no derivative: step sizes are not differentiated.")
+def _power(whole):
+    """2 to the power of a whole number, exactly."""
+    return rough_exp2(whole) / C0
 
 
-def _rough(name, doc, evaluate, emission):
+def _slope_of_log2(x, v):
+    """1 / 2^e for x from 2^e to 2^(e + 1): of the straight line, whatever the bits left out make of it."""
+    return 1.0 / _power(maximum(floor(v - CENTRE), LEAST_OCTAVE))
+
+
+def _slope_of_exp2(x, v):
+    whole = floor(x + 0.5)
+    return (C1 + (2.0 * C2) * (x - whole)) * _power(whole)
+
+
+def _rough(name, doc, slope, evaluate, emission):
     return elementwise(
-        name, doc, partials=(_refused,), evaluate=evaluate, python=f"{name}({{0}})", llvm=emission,
+        name, doc, partials=(slope,), evaluate=evaluate, python=f"{name}({{0}})", llvm=emission,
         sympy="a rough form of log2 and exp2, for step sizes only", domain=(REAL,),
     )  # fmt: skip
 
 
-rough_log2 = _rough("rough_log2", "log2 to 0.044", np_rough_log2, _emit_log2)
-rough_exp2 = _rough("rough_exp2", "2 to the x, to 1.8e-3", np_rough_exp2, _emit_exp2)
+rough_log2 = _rough("rough_log2", "log2 to 0.044", _slope_of_log2, np_rough_log2, _emit_log2)
+rough_exp2 = _rough("rough_exp2", "2 to the x, to 1.8e-3", _slope_of_exp2, np_rough_exp2, _emit_exp2)

@@ -35,7 +35,7 @@ PARAMS = {
 ELEMENTWISE = [
     (op, params) for op in OPS.values() if op.family == "elementwise" for params in PARAMS.get(op.name, ({},))
 ]
-ROUGH = ("rough_log2", "rough_exp2")  # for step sizes only: no SymPy form, no derivative
+ROUGH = ("rough_log2", "rough_exp2")  # for step sizes only: no SymPy form; derivatives in test_rough.py
 SMOOTH = [(op, p) for op, p in ELEMENTWISE if p != {"dtype": "float32"} and op.name not in ROUGH]
 
 
