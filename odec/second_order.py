@@ -71,7 +71,7 @@ def hessian_vector_product(model, t_span, y0, params=(), *, loss, tangents, rtol
     References: [griewank2008] ch. 5 (second-order adjoints)
     """
     check_options("hessian_vector_product", options)
-    values = parameters_by_name(model, params)
+    values = parameters_by_name(model, params, "hessian_vector_product")
     system, y, p = point_of(model, y0, values, dtype)
     if options["events"]:
         raise ArgumentError(

@@ -87,7 +87,7 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
             batched=batched, dtype=dtype, progress=progress, **options,
         )  # fmt: skip
     check_options("sensitivities", options)
-    values = parameters_by_name(model, params)
+    values = parameters_by_name(model, params, "sensitivities")
     system, y, p = point_of(model, y0, values, dtype)
     names = names_of(system, values, wrt)
     moved = Moved.by(system, names, span_of(system.name, t_span)[0], y, p)
@@ -133,7 +133,7 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
     SolveError : the solve stopped early; `.solution` holds what was reached
     """
     check_options("solve_jvp", options)
-    values = parameters_by_name(model, params)
+    values = parameters_by_name(model, params, "solve_jvp")
     system, y, p = point_of(model, y0, values, dtype)
     dy, dp = direction_of(system, tangents)
     if dp is None and _changes_parameters(system, options["events"]):

@@ -166,15 +166,18 @@ def _refuse_later(later):
             raise ArgumentError(f"solve: {name} is not available in this version; leave it out.")
 
 
-def parameters_by_name(model, params):
-    """{name: value} of the parameters of a Model or a System, a Model's defaults filled in."""
+def parameters_by_name(model, params, where="solve"):
+    """{name: value} of the parameters of a Model or a System, a Model's defaults filled in.
+
+    where : the function that was called, for the message about what is neither
+    """
     if isinstance(model, System):
         return model.by_name(params, "params")
     if isinstance(model, Model):
         return model.parameter_values(params)
     raise ArgumentError(
-        f"solve: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate "
-        "it with @odec.dynamics."
+        f"{where}: {getattr(model, '__name__', type(model).__name__)} is not an odec model; decorate it with "
+        "@odec.dynamics."
     )
 
 

@@ -15,6 +15,7 @@ from odec.graph.structure import component_names
 from odec.integrate.factors import Factors
 from odec.integrate.run import all_finite
 from odec.integrate.steady import ROUNDING, searched
+from odec.sensitivity import direction_of
 from odec.solving import bound, first_not_finite, parameters_by_name, positive_integer, real_number, tolerance
 
 SINGULAR = 100.0  # times the rounding of dtype: no implicit function
@@ -95,7 +96,7 @@ def steady_state(model, y0, params=(), *, t=None, rtol=1e-10, atol=1e-12, max_st
     References: Deuflhard, Newton Methods for Nonlinear Problems (2004), section 3.3 (natural monotonicity); Kelley and
     Keyes, SIAM J. Numer. Anal. 35 (1998) 508 (switched evolution relaxation)
     """
-    slope, y, rtol, atol, most = _posed(model, y0, params, t, rtol, atol, max_steps, dtype)
+    slope, y, rtol, atol, most = _posed("steady_state", model, y0, params, t, rtol, atol, max_steps, dtype)
     return _concluded(slope, searched(slope, y, rtol, atol, most), throw)
 
 
@@ -113,7 +114,7 @@ def steady_state_vjp(model, y0, params=(), *, t=None, rtol=1e-10, atol=1e-12, ma
     SolveError : no steady state was found; or, by pullback, the Jacobian is singular there, as a conserved quantity
         makes it, so that y is no function of the parameters alone
     """
-    slope, start, rtol, atol, most = _posed(model, y0, params, t, rtol, atol, max_steps, dtype)
+    slope, start, rtol, atol, most = _posed("steady_state_vjp", model, y0, params, t, rtol, atol, max_steps, dtype)
     found = searched(slope, start, rtol, atol, most)
     steady = _concluded(slope, found, throw)
     factors = functools.cache(lambda: _regular(slope, steady))
@@ -128,6 +129,35 @@ def steady_state_vjp(model, y0, params=(), *, t=None, rtol=1e-10, atol=1e-12, ma
         return Gradient(zeros, by_name if isinstance(params, dict) else p_bars, None, 0.0, t_bar)
 
     return steady, pullback
+
+
+def steady_state_jvp(model, y0, params=(), *, tangents, t=None, rtol=1e-10, atol=1e-12, max_steps=1_000,
+                     dtype=None):  # fmt: skip
+    """(steady, y_dot): the SteadyState, and the derivative of its y along a direction of the parameters.
+
+    By the implicit function theorem J y_dot = -(df/dparams) dparams. Arguments as `steady_state` takes them.
+
+    Parameters
+    ----------
+    tangents : (dy0, dparams), in the structure of y0, and a tuple in signature order or a dict by name; None, and a
+        missing name, is zero. A steady state does not change with where the search begins, so dy0 has no effect
+
+    Returns
+    -------
+    SteadyState, and y_dot in the structure of y
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments, the tangents or the model cannot be used
+    SolveError : no steady state was found; or the Jacobian is singular there, so that y is no function of the
+        parameters alone
+    """
+    slope, start, rtol, atol, most = _posed("steady_state_jvp", model, y0, params, t, rtol, atol, max_steps, dtype)
+    _, dp = direction_of(slope.system, tangents)
+    found = searched(slope, start, rtol, atol, most)
+    steady = _concluded(slope, found, throw=True)
+    y_dot = _regular(slope, steady).solve(-slope.along(found.y, dp))
+    return steady, slope.system.y_structure.unflatten(y_dot.astype(slope.dtype))
 
 
 # ---- the question -----------------------------------------------------------------------------------------
@@ -161,6 +191,13 @@ class _Slope:
         t_bar, _, p_bars = self.system.vjp(self.t, self._stated(y), *self.params, cotangent=self._stated(w))
         return t_bar, p_bars
 
+    def along(self, y, dp):
+        """(df/dparams) dp (n,), float64, of dp (m,) or None for zero."""
+        structure = self.system.p_structure
+        dparams = None if dp is None else tuple(structure.unflatten(dp).values())
+        rate = self.system.jvp(self.t, self._stated(y), *self.params, tangents=(None, None, dparams))
+        return self.system.y_structure.flatten(rate, self.system.name)
+
     def moved(self, y, dy):
         """y + dy (n,), rounded to the dtype of the model."""
         with np.errstate(over="ignore", invalid="ignore"):
@@ -171,9 +208,9 @@ class _Slope:
             return self.system.y_structure.unflatten(y.astype(self.dtype))
 
 
-def _posed(model, y0, params, t, rtol, atol, max_steps, dtype):
+def _posed(where, model, y0, params, t, rtol, atol, max_steps, dtype):
     """(_Slope, start (n,), rtol, atol, most iterations) of arguments, which it checks."""
-    system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
+    system, y, p = bound(model, y0, parameters_by_name(model, params, where), dtype)
     for what, flat in (("y0", y), ("params", p)):
         if not all_finite(flat):
             raise ArgumentError(f"{system.name}: {first_not_finite(system, what, flat)}; finite numbers are needed.")

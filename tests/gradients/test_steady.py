@@ -61,6 +61,11 @@ def forced(t, y):
     return np.cos(t) - y
 
 
+@odec.dynamics
+def tanks(t, y, flow, unused):
+    return {"a": flow["in"] - y["a"], "b": y["a"] * np.ones(2) - flow["out"] * y["b"]}
+
+
 # ---- where it is ---------------------------------------------------------------------------------------------
 
 
@@ -287,10 +292,6 @@ def test_gradient_of_a_large_sparse_model():
 
 
 def test_gradients_have_the_structure_of_the_parameters():
-    @odec.dynamics
-    def tanks(t, y, flow, unused):
-        return {"a": flow["in"] - y["a"], "b": y["a"] * np.ones(2) - flow["out"] * y["b"]}
-
     flow = {"in": 2.0, "out": np.array([1.0, 4.0])}
     y0 = {"a": 0.0, "b": np.zeros(2)}
     _, pullback = odec.steady_state_vjp(tanks, y0, {"flow": flow, "unused": np.ones(3)})
@@ -299,6 +300,47 @@ def test_gradients_have_the_structure_of_the_parameters():
     assert found.params["flow"]["out"] == pytest.approx([-2.0, -0.125])
     assert np.array_equal(found.params["unused"], np.zeros(3))
     assert set(found.y0) == {"a", "b"} and np.array_equal(found.y0["b"], [0.0, 0.0])
+
+
+@given(st.lists(st.floats(-1.0, 1.0), min_size=10, max_size=10).map(np.array))
+def test_forwards_is_the_transpose_of_backwards(drawn):
+    """<y_bar, y_dot> = <params_bar, dparams>, of structures and of a parameter that does not enter."""
+    given = {"flow": {"in": 2.0, "out": np.array([1.0, 4.0])}, "unused": np.ones(3)}
+    y0, flow_dot = {"a": 0.0, "b": np.zeros(2)}, {"in": drawn[0], "out": drawn[1:3]}
+    steady, dot = odec.steady_state_jvp(tanks, y0, given, tangents=(None, {"flow": flow_dot, "unused": drawn[3:6]}))
+    assert steady.success and dot["b"].shape == (2,)
+    bar = {"a": drawn[6], "b": drawn[7:9]}
+    params_bar = odec.steady_state_vjp(tanks, y0, given)[1](bar).params["flow"]
+    expected = params_bar["in"] * flow_dot["in"] + params_bar["out"] @ flow_dot["out"]
+    assert bar["a"] * dot["a"] + bar["b"] @ dot["b"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_forwards_in_closed_form():
+    _, dot = odec.steady_state_jvp(lotka_volterra, [2.5, 1.2], tangents=([5.0, 5.0], (0.0, 0.5, 1.0, 0.0)))
+    assert dot == pytest.approx([1.0, -0.75])  # of (c / d, a / b), wherever the search begins
+    _, still = odec.steady_state_jvp(forced, 0.0, t=1.0, tangents=(None, None))
+    assert still == 0.0
+    n, x = 400, np.arange(1, 401) / 401
+    _, dot = odec.steady_state_jvp(heat, np.zeros(n), (np.ones(n), 2.0), tangents=(None, {"conductivity": 1.0}))
+    assert dot == pytest.approx(-x * (1.0 - x) / 8.0, rel=1e-8)
+
+
+def test_what_has_no_derivative_forwards():
+    with pytest.raises(odec.SolveError, match=r"singular at the steady state.* fix the conserved total"):
+        odec.steady_state_jvp(reversible, [1.0, 0.5], (2.0, 1.0), tangents=(None, (1.0, 0.0)))
+    with pytest.raises(odec.SolveError, match="no steady state found"):
+        odec.steady_state_jvp(drift, [0.0, 1.0], tangents=(None, None))
+    with pytest.raises(odec.ArgumentError, match="did you mean 'a'"):
+        odec.steady_state_jvp(lotka_volterra, [2.5, 1.2], tangents=(None, {"aa": 1.0}))
+
+
+@pytest.mark.parametrize("search", [odec.steady_state, odec.steady_state_vjp])
+def test_a_function_that_is_no_model_is_named_with_the_search(search):
+    def plain(t, y):
+        return -y
+
+    with pytest.raises(odec.ArgumentError, match=f"^{search.__name__}: plain is not an odec model; decorate"):
+        search(plain, [1.0])
 
 
 def test_gradient_of_a_float32_model():
