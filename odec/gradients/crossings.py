@@ -53,15 +53,19 @@ class Cut:
     """Where events end a piece of a solve.
 
     first, behind : of the events that happened, the one at whose time and state it is, and the next after the cut
-    event : the number of the event that decides its time; terminal : whether it ends the solve
-    resets : the numbers of the events that reset there, in their order
+    terminal : which of them ends the solve, or None; resets : {number of an event that resets there: which it is}, in
+        the order of the list of events
     """
 
     first: int
     behind: int
-    event: int
-    terminal: bool = False
-    resets: list = field(default_factory=list)
+    terminal: tuple[int, int] | None = None
+    resets: dict = field(default_factory=dict)
+
+    @property
+    def own(self):
+        """(number of the event, which of those that happened) that decides its time: the terminal, or first reset."""
+        return self.terminal or next(iter(self.resets.items()))
 
 
 def cuts_of(events, times, which):
@@ -73,14 +77,14 @@ def cuts_of(events, times, which):
         if not (together and e not in together and abs(t - times[cuts[-1].first]) <= TOGETHER * abs(t)):
             together = set()
             if ends or resets:
-                cuts.append(Cut(i, i, e))
+                cuts.append(Cut(i, i))
         if ends or resets or together:
             cut, together = cuts[-1], together | {e}
             cut.behind = i + 1
-            if ends and not cut.terminal:
-                cut.event, cut.terminal = e, True
+            if ends:
+                cut.terminal = cut.terminal or (e, i)
             if resets:
-                cut.resets = sorted([*cut.resets, e])
+                cut.resets = dict(sorted((cut.resets | {e: i}).items()))
     return cuts
 
 
@@ -137,22 +141,6 @@ class Crossings:
         """Go back over all pieces, the cotangents of the rows and of the events in hand."""
         _Across(self, run, rows_bar, events_bar).back()
 
-    def speeds(self, step, t, p):
-        """Y' (4, n) of the polynomial of a step: at the time t, and at its start, middle and end."""
-        record, kernels = self.outcome.record, self.kernels
-        marks, y = record.marks[step], record.y[step]
-        timed = kernels.timed
-        arrays = {a.name: np.zeros(a.size, a.dtype) for a in timed.arguments}
-        arrays |= {"t": marks[:1], "h": marks[1:], "y": y, "p": p}
-        timed.run(*arrays.values())
-        q = arrays["q"].reshape(-1, y.size).astype(float)
-        theta = np.array([(t - marks[0]) / marks[1], 0.0, 0.5, 1.0])[:, None]
-        bent, slope, centred = np.zeros((4, y.size)), np.zeros((4, y.size)), 2.0 * theta - 1.0
-        for row in q[:0:-1]:
-            slope = slope * centred + 2.0 * bent
-            bent = bent * centred + row
-        return (q[0] - centred * bent + theta * (1.0 - theta) * slope) / marks[1]
-
     def follows(self, step):
         """The stop, or end of the span, up to which a step was tried; None where its size was its own."""
         t, h = self.outcome.record.marks[step]
@@ -173,7 +161,9 @@ class _Across:
         fired = len(outcome.fired_t)
         self.t_bar, self.y_bar = events_bar or (np.zeros(fired), np.zeros((fired, n)))
         self.row = len(rows_bar)  # behind the last row that is not taken yet
+        self._times = crossings.ahead * outcome.ts
         self.start_bar = 0.0  # of the time at which the steps behind start
+        self._step = {a.name: np.zeros(a.size, a.dtype) for a in crossings.kernels.timed.arguments}
 
     def back(self):
         """Over all pieces, from the last to the first."""
@@ -182,23 +172,22 @@ class _Across:
         end_bar = self.rows_bar[0].astype(float) if of.problem.keeps_end_only and self.row else 0.0 * run.y1_bar
         if of.problem.keeps_end_only:
             self.row = 0
-        if terminal:
-            run.t1_bar = 0.0
-        else:
+        if not terminal:
             run.y1_bar[:], end_bar = end_bar, 0.0 * end_bar
+        if terminal or of.pieces[-1][0] == of.pieces[-1][1]:
+            run.t1_bar = 0.0  # no step ends at the end of the span
         for j in reversed(range(len(of.pieces))):
             self._piece(j, of.cuts[j] if j < len(of.cuts) else None, end_bar)
             end_bar = 0.0 * end_bar
-        run.t1_bar = run.t1_bar or 0.0
 
     def _piece(self, j, cut, end_bar):
         """Back over one piece: its events, then its steps."""
         of, run, outcome = self.of, self.run, self.of.outcome
         first, behind, begin, end = of.pieces[j]
-        p = of.parameters[j]
+        p, own = of.parameters[j], None if cut is None else cut.own[1]
         within = [] if cut is None else [(cut.first, self._crossed(cut, of.chains[j], p, end_bar))]
         for i in range(begin, end):
-            if self.t_bar[i] or self.y_bar[i].any():
+            if (self.t_bar[i] or self.y_bar[i].any()) and i != own:
                 within.append((i, self._seen(i, p)))
         rows = self._rows(j, cut, first, behind)
         times, bars, placed = self._merged(rows, within)
@@ -214,18 +203,31 @@ class _Across:
             t = outcome.fired_t[cut.first]
             run.over(steps, math.nextafter(t, of.ahead * math.inf), outcome.fired_y[cut.first], stop is not None)
             if stop == of.problem.span[1] and not cut.terminal:
-                run.t1_bar = (run.t1_bar or 0.0) + run.real[at.H_BAR]
+                run.t1_bar += run.real[at.H_BAR]
         self.start_bar = run.real[at.T_SUM] - run.real[at.H_BAR]
         if of.problem.t_eval is not None:
             run.times_bar[placed[placed >= 0]] = run.piece_times_bar[placed >= 0]
 
     # ---- events
 
+    def _speeds(self, step, t, p):
+        """Y' (4, n) of the polynomial of a step: at the time t, and at its start, middle and end."""
+        (start, h), y, arrays = self.of.outcome.record.marks[step], self.of.outcome.record.y[step], self._step
+        arrays["t"][0], arrays["h"][0], arrays["y"], arrays["p"] = start, h, y, p
+        self.of.kernels.timed.run(*arrays.values())
+        q = arrays["q"].reshape(-1, y.size).astype(float)
+        theta = np.array([[(t - start) / h], [0.0], [0.5], [1.0]])
+        bent, slope, centred = np.zeros((4, y.size)), np.zeros((4, y.size)), 2.0 * theta - 1.0
+        for row in q[:0:-1]:
+            slope = slope * centred + 2.0 * bent
+            bent = bent * centred + row
+        return (q[0] - centred * bent + theta * (1.0 - theta) * slope) / h
+
     def _seen(self, i, p):
         """The cotangent at a fixed time that an event's own cotangents make; the parameters take their part."""
         of = self.of
         t, y = of.outcome.fired_t[i], of.outcome.fired_y[i]
-        speeds = of.speeds(of.steps[i], t, p)
+        speeds = self._speeds(of.steps[i], t, p)
         return self._at_fixed_time(of.outcome.fired_e[i], t, y, p, speeds, self.t_bar[i], self.y_bar[i])
 
     def _crossed(self, cut, chain, p, end_bar):
@@ -246,7 +248,9 @@ class _Across:
         if of.problem.t_eval is None:
             y_bar = y_bar + self._last_row()
         run.y1_bar[:] = 0.0
-        return self._at_fixed_time(cut.event, t, y, p, of.speeds(of.steps[cut.first], t, p), t_bar, y_bar)
+        event, i = cut.own
+        t_bar, y_bar = t_bar + self.t_bar[i], y_bar + self.y_bar[i]
+        return self._at_fixed_time(event, t, y, p, self._speeds(of.steps[cut.first], t, p), t_bar, y_bar)
 
     def _through(self, e, t, y, p, y_bar):
         """(t_bar, y_bar) before the reset of event e; the cotangent of the parameters becomes that before it."""
@@ -286,8 +290,7 @@ class _Across:
             self.row = 0
         else:
             before = of.outcome.fired_t[of.cuts[j - 1].first]
-            times = self.of.ahead * of.outcome.ts[:end]
-            self.row = int(np.searchsorted(times, of.ahead * before, side="right"))
+            self.row = min(end, int(np.searchsorted(self._times, of.ahead * before, side="right")))
         return slice(self.row, end)
 
     def _merged(self, rows, within):

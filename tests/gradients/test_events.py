@@ -28,6 +28,12 @@ APEX = odec.Event(lambda t, y: y[1], direction=-1)
 FULL = odec.Event(lambda t, y, goal: y[0] - goal, reset=thinner)
 SEEN = odec.Event(lambda t, y, k: y[1] - 0.4 * k - 0.02 * t)
 THIRD = odec.Event(lambda t, y, goal: y[0] - 0.9 * goal, terminal=3, direction=1)
+LANDED = [
+    odec.Event(lambda t, y: y[0], direction=-1),
+    FLOOR,
+    odec.Event(lambda t, y: y[0], terminal=3, direction=-1),
+    odec.Event(lambda t, y: y[0], direction=-1, reset=lambda t, y, drag: ([y[0], 0.9 * y[1]], {"drag": 1.1 * drag})),
+]
 BALL = [1.0, 0.5], (9.81, 0.8, 0.1)
 TANK = [0.6, 0.3], (1.1, 0.4, 1.4)
 FIXED = {"method": "rk4", "first_step": 0.05}
@@ -42,6 +48,8 @@ CASES = {
     "count, rows": (tank, (0.0, 9.0), TANK, {"t_eval": [0.5, 2.0, 8.9], "events": [FULL, SEEN, THIRD]}),
     "stops": (tank, (0.0, 6.0), TANK, {"t_eval": [1.0, 4.5], "events": [SEEN, FULL], "tstops": [1.23, 2.0, 5.1]}),
     "stops backwards": (tank, (5.0, 1.03), TANK, {"events": [SEEN, FULL], "tstops": [3.31, 1.2]}),
+    "at once": (ball, (0.0, 2.0), BALL, {"t_eval": [], "events": LANDED}),
+    "at once, steps": (ball, (0.0, 2.0), BALL, {"events": LANDED, "tstops": [0.2, 1.01]}),
     "polynomials": (ball, (0.0, 1.5), BALL, {"events": FLOOR, "dense_output": True}),
 }
 
@@ -254,6 +262,19 @@ def test_a_reset_at_the_end_of_the_span_is_gone_back_through():
         found = pullback(np.eye(1, len(sol.ts), len(sol.ts) - 1)[0])
         assert len(sol.t_events[0]) == 1 and sol.y1 == pytest.approx(9.0)
         np.testing.assert_allclose([found.y0, found.params[0]], [3.0, 6.0])
+
+
+def test_arrays_go_through_events():
+    rng = np.random.default_rng(1)
+    network = odec.dynamics(lambda t, y, w: np.tanh(w @ y) - y)
+    tired = odec.Event(lambda t, y: np.sum(y) - 20.0, reset=lambda t, y, w: (1.5 * y, {"w": 0.9 * w}))
+    y0, w, along = rng.uniform(size=60), rng.normal(size=(60, 60)) / 10, rng.normal(size=(60, 60))
+    how = {"method": "rk4", "first_step": 0.1, "t_eval": [2.0], "events": tired}
+    sol, pullback = odec.solve_vjp(network, (0.0, 2.0), y0, (w,), **how)
+    assert len(sol.t_events[0]) >= 1
+    value = lambda s: odec.solve(network, (0.0, 2.0), y0, (w + s[0] * along,), **how).ys.sum()
+    found = (pullback(np.ones((1, 60))).params[0] * along).sum()
+    np.testing.assert_allclose(found, central(value, np.zeros(1), 1e-4)[0], rtol=1e-8)
 
 
 def test_float32_gradient_goes_through_events():
