@@ -181,11 +181,12 @@ class Backsolve:
                 way.drift = max(way.drift, self.distance(way.y, y_before))
         if not way.drift <= FAR_DRIFT:
             warnings.warn(_drifted(self.name, way.drift), RuntimeWarning, stacklevel=4)
-        t0_bar = -(way.a @ self.slope(t0, self.y0))
-        if not self.inside:  # the last row moves with the end, those of steps before it with the start, up to a stop
+        t0_bar = -(way.a @ self.slope(t0, self.y0)) if way.a.any() else 0.0
+        ends = not self.inside and len(times) > 0
+        if ends:  # the last row moves with the end, those of steps before it with the start, up to a stop
             t0_bar += times[:-1][self.stops.ahead_of(ts[:-1])].sum()
         return Reconstructed(
-            way.a.copy(), way.g.copy(), float(t0_bar), 0.0 if self.inside else float(times[-1]),
+            way.a.copy(), way.g.copy(), float(t0_bar), float(times[-1]) if ends else 0.0,
             times if self.inside else NO_TIMES, way.steps, way.rejected, way.nfev, way.drift,
         )  # fmt: skip
 
