@@ -69,7 +69,8 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         those of steps and half snapshots, from which the others are made again: a few dozen cost a few further solves,
         two a quadratic number of them; None holds each step, and beyond 256 MiB goes over to snapshots; "file" keeps
         each on the disk, in the system's folder for temporary files, a pathlib.Path in that folder. The gradient is
-        the same, bit by bit. With dense_output=True, the polynomials are all held in memory
+        the same, bit by bit. With dense_output=True the polynomials are all held in memory, with events the steps are:
+        these take no checkpoints
     differentiate_steps : of the discrete adjoint: what is given also moves the step sizes, by the errors and the
         controller, and the gradient takes that along: it is then that of the solver itself, as differences of solves
         are, while the default is that of the solution to the tolerances. Where each try started is kept, and the tries
