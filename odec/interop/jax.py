@@ -21,6 +21,7 @@ REFUSED = {
     "t_eval": "the output times are t",
     "t_span": "the solve goes from t[0] to t[-1]",
     "dense_output": "a polynomial is no array",
+    "batched": "members are those of jax.vmap",
     "events": "the result is the rows at t alone",
     "dtype": "the solve has the dtype of y0",
     "progress": "JAX decides when a solve runs",
@@ -64,7 +65,7 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
     """
     jax = _jax()
     check_options("odec.jax.odeint", adjoint, options, REFUSED)
-    y_like, values = _stand_ins(jax, y0), parameters_by_name(model, params)
+    y_like, values = _stand_ins(jax, y0), parameters_by_name(model, params, "odec.jax.odeint")
     dtype = jax.dtypes.canonicalize_dtype(dtype_of_state(y_like)).name
     system, *_ = bound(model, y_like, _stand_ins(jax, values), None if _is_bound(model) else dtype)
     if system.dtype != dtype:

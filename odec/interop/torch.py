@@ -25,6 +25,7 @@ REFUSED = {
     "dtype": "it follows y0, which y0.double() converts",
     "throw": "a solve that fails always raises SolveError",
     "events": "the result is the rows at t alone",
+    "batched": "the model says how a batch moves, or odec.solve_vjp solves an ensemble",
     "dense_output": "the result is a tensor of the rows at t",
     "progress": "it is for one long solve, which odec.solve is for",
 }

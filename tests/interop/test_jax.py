@@ -258,7 +258,7 @@ def test_without_throw_a_failing_solve_is_nan_from_where_it_failed():
     ("call", "error", "words"),
     [
         (lambda y: odeint(driven, y[:1], TIMES, PARAMS), odec.TraceError, "driven"),
-        (lambda y: odeint(lambda t, y: y, y, TIMES), odec.ArgumentError, "not an odec model"),
+        (lambda y: odeint(lambda t, y: y, y, TIMES), odec.ArgumentError, "^odec.jax.odeint: .* not an odec model"),
         (lambda y: odeint(driven, y, TIMES), odec.ArgumentError, "needs the parameter 'a'"),
         (lambda y: odeint(decay.bind(Y0), y[:1], TIMES, (2.0,)), odec.ShapeError, "has shape"),
         (lambda y: odeint(decay, y, y[0]), odec.ShapeError, "one-dimensional array of at least two times"),
@@ -271,6 +271,7 @@ def test_without_throw_a_failing_solve_is_nan_from_where_it_failed():
         (lambda y: odeint(decay, y, TIMES, adjoint="discreet"), odec.ArgumentError, "did you mean 'discrete'"),
         (lambda y: odeint(decay, y, TIMES, t_eval=TIMES), odec.ArgumentError, "the output times are t"),
         (lambda y: odeint(decay, y, TIMES, events=[]), odec.ArgumentError, "events cannot be given"),
+        (lambda y: odeint(decay, y, TIMES, batched="y0"), odec.ArgumentError, "members are those of jax.vmap"),
         (lambda y: odeint(decay, y, TIMES, rtoll=1e-3), TypeError, "did you mean 'rtol'"),
         (lambda y: odeint(decay, y * 1j, TIMES), odec.ArgumentError, "complex"),
     ],

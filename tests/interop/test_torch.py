@@ -238,7 +238,7 @@ def test_times_that_no_solve_takes_are_refused_by_the_name_they_were_given(t, wo
         odec.torch.odeint(decay, torch.ones(2, requires_grad=gradients), t, (0.5,))
 
 
-@pytest.mark.parametrize("name", ["t_eval", "dtype", "throw", "events"])
+@pytest.mark.parametrize("name", ["t_eval", "dtype", "throw", "events", "batched"])
 def test_options_that_the_tensors_decide_are_refused(name):
     with pytest.raises(ArgumentError, match=f"odeint: {name} cannot be given, because "):
         odec.torch.odeint(decay, torch.ones(2), [0.0, 1.0], (0.5,), **{name: None})
