@@ -4,59 +4,21 @@ from __future__ import annotations
 
 import inspect
 import time
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import fields, replace
 
 import numpy as np
 
+from odec.direction import Moved, input_structure, names_of, start_by_time
 from odec.ensemble import REFUSED, posed_ensemble, solution_of_members
-from odec.ensemble_solution import EnsembleSolution, succeeded
+from odec.ensemble_solution import succeeded
 from odec.errors import ArgumentError, nearest
 from odec.gradients.forward import FROM_INPUT
-from odec.graph.structure import Structure
-from odec.sensitivity import (
-    Moved,
-    SensitivitySolution,
-    augmented_system,
-    by_input,
-    input_structure,
-    names_of,
-    parts_of,
-    start_by_time,
-    tolerances_of_y,
-)
+from odec.sensitivity_solution import EnsembleSensitivities
 from odec.solving import parameters_by_name
+from odec.variation import augmented_system, parts_of, tolerances_of_y
 
 KEYWORDS = tuple(inspect.signature(posed_ensemble).parameters)
 ELSEWHERE = ("target", "executor", "reduce", "on_device", "gather")  # keywords of solve_ensemble that are refused
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class EnsembleSensitivities(EnsembleSolution):
-    """An EnsembleSolution with derivatives of its rows; of a member that failed, nan where its rows are.
-
-    sensitivities : by name of the input, d ys / d input, (N, m, *y.shape, *input.shape), the input as one member has
-        it; where y or the input is a structure, the structure of y, in each leaf the structure of the input
-    flat_sensitivities : by name the Structure of the input, in a vector of its own, and (N, m, n, its size)
-
-    `ensemble[i]` is one member as a SensitivitySolution.
-    """
-
-    flat_sensitivities: dict[str, tuple[Structure, np.ndarray]] = field(default_factory=dict)
-
-    @property
-    def sensitivities(self) -> dict[str, Any]:
-        """{name: d ys / d input}, (N, m, *y.shape, *input.shape) in the structures of both."""
-        return {name: by_input(self.structure, *found) for name, found in self.flat_sensitivities.items()}
-
-    def __getitem__(self, i):
-        """Member i as a SensitivitySolution, from what was kept."""
-        alone, place = super().__getitem__(i), self._place(i)
-        own = {
-            name: by_input(self.structure, inner, values[place, : len(alone.ts)])
-            for name, (inner, values) in self.flat_sensitivities.items()
-        }
-        return SensitivitySolution(**{f.name: getattr(alone, f.name) for f in fields(alone)}, sensitivities=own)
 
 
 def ensemble_sensitivities(model, t_span, y0, params, *, wrt, rtol, atol, error_control, chunk, dtype, progress,

@@ -19,8 +19,8 @@ from odec.gradients.discrete import Discrete
 from odec.gradients.interpolating import Interpolating
 from odec.gradients.stepwise import Stepwise, check_steps_can_move
 from odec.graph.structure import component_paths
-from odec.sensitivity import check_options
 from odec.solving import posed, tolerance
+from odec.variation import check_options
 
 ADJOINTS = {"discrete": Discrete, "backsolve": Backsolve, "interpolating": Interpolating}
 COUNTED = ("steps", "again", "rejected", "nfev", "drift")  # of the way back, each where it has it

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from odec.direction import direction_of
 from odec.errors import ArgumentError, ShapeError
 from odec.gradients.checkpoints import recorded_run
 from odec.gradients.discrete import Discrete
@@ -17,19 +18,18 @@ from odec.graph.trace import unwrap
 from odec.integrate.run import all_finite
 from odec.ops.shaping import array
 from odec.ops.structure import reshape
-from odec.sensitivity import (
+from odec.solving import parameters_by_name
+from odec.tracing import traced
+from odec.transforms.jvp import jvp
+from odec.transforms.vjp import vjp
+from odec.variation import (
     check_options,
-    direction_of,
     point_of,
     posed_with_tangents,
     solution_of_state,
     tolerances_of_y,
     with_axis,
 )
-from odec.solving import parameters_by_name
-from odec.tracing import traced
-from odec.transforms.jvp import jvp
-from odec.transforms.vjp import vjp
 
 
 class Cotangent(NamedTuple):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from odec.direction import direction_of
 from odec.errors import ArgumentError, SolveError, counted
 from odec.gradient import Gradient
 from odec.graph.structure import component_names
 from odec.integrate.factors import Factors
 from odec.integrate.run import all_finite
 from odec.integrate.steady import ROUNDING, searched
-from odec.sensitivity import direction_of
 from odec.solving import bound, first_not_finite, parameters_by_name, positive_integer, real_number, tolerance
 
 SINGULAR = 100.0  # times the rounding of dtype: no implicit function
