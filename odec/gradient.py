@@ -102,8 +102,7 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         options["dense_output"] = True
     given = posed(model, t_span, y0, params, records=discrete, **options)
     name, start = given.system.name, given.problem.y.copy()
-    if differentiate_steps:
-        check_steps_can_move(name, adjoint, checkpoints, given.watched)
+    check_steps_can_move(name, differentiate_steps, adjoint, checkpoints, given.watched)
     if given.watched:
         check_differentiable(name, adjoint, checkpoints)
     if discrete:
@@ -113,7 +112,7 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
                 'out, or take adjoint="backsolve" or "interpolating".'
             )
         if differentiate_steps and given.record.adaptive:
-            return _with_steps(given, start, throw, isinstance(params, dict))
+            return _with_steps(given, start, progress, throw, isinstance(params, dict))
         out = given.run(progress, None if given.watched else how)
         pulls = event_pulls(given.system, given.watched) if given.watched else None
         way = Discrete(given.system, given.record, given.problem, out, start, pulls)
@@ -126,10 +125,10 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     return given.solution(out, throw), Pullback(given.system, way, out, isinstance(params, dict))
 
 
-def _with_steps(given, start, throw, by_name):
+def _with_steps(given, start, progress, throw, by_name):
     """(sol, pullback) of a solve whose step sizes are differentiated too."""
     given.problem.records = False
-    out = given.run()
+    out = given.run(progress)
     way = Stepwise(given.system, given.record, given.problem, out, start, given.solver)
     return given.solution(out, throw), Pullback(given.system, way, out, by_name)
 

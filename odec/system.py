@@ -14,7 +14,7 @@ from odec.codegen.print_python import print_python
 from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
 from odec.gradients.replay import step_jvp, step_vjp
-from odec.gradients.stepwise import advance_vjp
+from odec.gradients.stepwise import advance_vjp, first_size_vjp, size_vjp
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.advance import advance_function
@@ -412,7 +412,7 @@ class System:
 
 
 # kernels that call the right-hand side of a large model
-CALLING = ("step", "advance", "dense", "step_vjp", "step_jvp", "advance_vjp")
+CALLING = ("step", "advance", "dense", "step_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
@@ -438,6 +438,10 @@ def _step_jvp_function(system, method="auto", rows=False):
 
 def _advance_vjp_function(system, method="auto", rows=False):
     return advance_vjp(system.graph, system._fitting(method), rows)
+
+
+def _first_size_vjp_function(system, method="auto"):
+    return first_size_vjp(system.graph, system._fitting(method))
 
 
 def _jvp_function(system, wrt=("t", "y", "p")):
@@ -469,6 +473,8 @@ KERNELS = {
     "step_vjp": _step_vjp_function,
     "step_jvp": _step_jvp_function,
     "advance_vjp": _advance_vjp_function,
+    "size_vjp": lambda system: size_vjp(),
+    "first_size_vjp": _first_size_vjp_function,
 }
 
 

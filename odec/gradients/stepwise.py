@@ -80,10 +80,23 @@ def advance_vjp(f, method, rows=False):
     return Function("advance_vjp", pulled.inputs, outputs)
 
 
-def first_size_function(f, exponent):
+def size_vjp():
+    """The adjoint of the size alone, whatever the step: (now, task, rules, error, then_bar) -> now_bar, task_bar."""
+    with line_is(None):
+        return vjp(control_function(), ("now", "task"))
+
+
+def first_size_vjp(f, method):
+    """The adjoint of the first step size, of `first_size_function`: (..., h_bar) -> t_bar, t_end_bar, y_bar, p_bar."""
+    wrt = "t", "t_end", "y", "p"
+    with line_is(None):
+        return vjp(taped(first_size_function(f, method), wrt), wrt)
+
+
+def first_size_function(f, method):
     """The first step size where none is given: (t, t_end, y, p, rtol, atol, rules) -> h.
 
-    f : (t: (), y: (n,), p: (m,)) -> (n,); exponent : of h in the square root of the error norm
+    f : (t: (), y: (n,), p: (m,)) -> (n,); method : adaptive
     As integrate/start.py finds it, in numbers that are finite; which of its bounds hold is locally constant.
     References: [hairer1993] II.4
     """
@@ -106,7 +119,7 @@ def first_size_function(f, exponent):
         bend = _mean_square((trial - slope) * scale) / (guess * guess)
         steepest = larger(speed, bend)
         flat = le(steepest, 1e-30)
-        by_bend = OPS["pow"](1e-4 / where(flat, 1.0, steepest), 0.5 / exponent)
+        by_bend = OPS["pow"](1e-4 / where(flat, 1.0, steepest), 0.5 / method.error_exponent)
         refined = where(flat, larger(1e-6, guess * 1e-3), by_bend)
         h = larger(smaller(100.0 * guess, larger(refined, moving)), least)
         h = direction * smaller(smaller(h, span), most)
@@ -125,14 +138,16 @@ def _mean_square(v):
 # ---- the way back ------------------------------------------------------------------------------------------
 
 
-def check_steps_can_move(name, adjoint, checkpoints, watched):
-    """ArgumentError for what step sizes are not differentiated with."""
+def check_steps_can_move(name, asked, adjoint, checkpoints, watched):
+    """ArgumentError for what step sizes are not differentiated with, and where it is unclear whether they are."""
+    if not isinstance(asked, (bool, np.bool_)):
+        raise ArgumentError(f"{name}: differentiate_steps is {asked!r}; True or False is needed.")
     found = {
         f"adjoint is {adjoint!r}": adjoint != "discrete",
         f"checkpoints is {checkpoints}": checkpoints is not None,
         "events are watched": bool(watched),
     }
-    for what in (text for text, is_so in found.items() if is_so):
+    for what in (text for text, is_so in found.items() if is_so and asked):
         raise ArgumentError(
             f"{name}: differentiate_steps=True, but {what}; the discrete adjoint without checkpoints and events is "
             "needed. Leave differentiate_steps out, and the step sizes are data."
@@ -151,9 +166,8 @@ class Stepwise:
         self.inside = bool(problem.t_eval is not None and len(problem.t_eval))
         self.degree, self.tries = record.degree if self.inside else 0, outcome.steps + outcome.rejected
         plain, rows = (system.compiled("advance_vjp", method=record, rows=r) for r in (False, self.inside))
-        sizes = system.compiled_functions({"size_vjp": vjp(control_function(), ("now", "task"))})
-        self.kernels = Tried(plain, rows, sizes["size_vjp"], system.compiled("rhs"))
-        self.first = vjp(first_size_function(system.graph, record.error_exponent), ("t", "t_end", "y", "p"))
+        self.kernels = Tried(plain, rows, system.compiled("size_vjp"), system.compiled("rhs"))
+        self.first = None if problem.first_step else system.compiled("first_size_vjp", method=record)
         self.log, self.rules, self.rtol, self.atol = logged(solver, problem, start, self.tries)
         assert np.array_equal(self.log.y[self.tries * solver.n :], outcome.y, equal_nan=True)
         compiled_back(system.dtype)
@@ -163,9 +177,9 @@ class Stepwise:
         run, (t0, _) = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype)), self.problem.span
         run.back(self.tries)
         tape, times_bar = run.tape, run.tape.times_bar
-        first = self._pull_first_size(t0, run.bars.then[at.H])
-        y_bar, p_bar = tape.y1_bar + first["y_bar"], tape.p_sum + first["p_bar"]
-        t0_bar, t1_bar = run.bars.then[at.T] + first["t_bar"], run.real[tries.T1_BAR] + first["t_end_bar"]
+        t0_more, t1_more, y_more, p_more = self._pull_first_size(run.bars.then[at.H])
+        y_bar, p_bar = tape.y1_bar + y_more, tape.p_sum + p_more
+        t0_bar, t1_bar = run.bars.then[at.T] + t0_more[0], run.real[tries.T1_BAR] + t1_more[0]
         for row in range(run.count[backward.ROW] + 1):
             y_bar += tape.rows_bar[row]
             if self.inside:
@@ -175,14 +189,18 @@ class Stepwise:
                 t0_bar -= times_bar[row]
         return Pulled(y_bar, p_bar, float(t0_bar), float(t1_bar), times_bar, self.outcome.steps, again=self.tries)
 
-    def _pull_first_size(self, t0, h_bar):
-        """What the first step size comes from, where it is neither given nor found by numbers that are not finite."""
-        p, t1, rules = self.problem.p, self.problem.span[1], self.rules
-        if h_bar != 0.0 and self.problem.first_step == 0.0:
-            found = self.first.evaluate(t0, t1, self.start, p, self.rtol, self.atol, rules, h_bar)
-            if all(np.isfinite(bar).all() for bar in found.values()):
+    def _pull_first_size(self, h_bar):
+        """Cotangents of t0 (1,), t1 (1,), y and p, of which the first step size is made: zeros where it is given, and
+        where it is found by numbers that are not finite."""
+        problem = self.problem
+        bars = [np.zeros(1), np.zeros(1), np.zeros_like(self.start), np.zeros_like(problem.p)]
+        if self.first is not None and h_bar != 0.0:
+            times, bar = np.array(problem.span, float), np.array([h_bar])
+            found = [np.empty_like(zeros) for zeros in bars]
+            self.first.run(times[:1], times[1:], self.start, problem.p, self.rtol, self.atol, self.rules, bar, *found)
+            if all(np.isfinite(part).all() for part in found):
                 return found
-        return {"t_bar": 0.0, "t_end_bar": 0.0, "y_bar": np.zeros_like(self.start), "p_bar": np.zeros_like(p)}
+        return bars
 
 
 def logged(solver, problem, start, number):
