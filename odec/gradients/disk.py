@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import tempfile
 
@@ -28,9 +30,10 @@ class Disk:
 
     def __init__(self, folder=None):
         self.folder = tempfile.gettempdir() if folder is None else os.fspath(folder)
-        self._files = {}
+        self._new_file = functools.partial(tempfile.TemporaryFile, dir=self.folder)
+        self._files, self._open = {}, contextlib.ExitStack()
         try:
-            tempfile.TemporaryFile(dir=self.folder).close()
+            self._new_file().close()
         except OSError as error:
             raise ArgumentError(
                 f"solve_vjp: checkpoints is the folder {self.folder}, in which no file can be made "
@@ -41,9 +44,7 @@ class Disk:
         return self
 
     def __exit__(self, *failure):
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+        self._open.close()
 
     def vector(self, name, size, dtype):
         """The vector of a name with another number of elements, of which those it had stay as they are.
@@ -54,7 +55,7 @@ class Disk:
         """
         file = self._files.get(name)
         if file is None:
-            file = self._files[name] = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+            file = self._files[name] = self._open.enter_context(self._new_file())
         held, needed = os.fstat(file.fileno()).st_size, size * np.dtype(dtype).itemsize
         try:
             if needed > held:

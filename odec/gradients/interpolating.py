@@ -74,8 +74,9 @@ def _on_polynomial(theta, rows):
 
 
 class Interpolating(Backsolve):
-    """The adjoint of one solve over its dense output, which the outcome holds: no drift, and no steps beyond one that
-    the forward solve took. Arguments, `pull` and what it refuses are as Backsolve's; the drift is 0."""
+    """The adjoint of one solve over its dense output, which the outcome holds, or its `record` hands out in stretches
+    (checkpoints.py): no drift, and no steps beyond one that the forward solve took. Arguments, `pull` and what it
+    refuses are as Backsolve's; the drift is 0."""
 
     adjoint = "interpolating"
 
