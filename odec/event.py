@@ -11,7 +11,7 @@ import numpy as np
 from odec.errors import ArgumentError, ShapeError
 from odec.gradients.crossings import EventPulls
 from odec.graph.function import Function
-from odec.graph.node import coerce, constant, input_node, line_is
+from odec.graph.node import coerce, constant, input_node, line_is, topological
 from odec.graph.structure import Leaf, children_of
 from odec.graph.trace import unwrap
 from odec.integrate.problem import EventKernels
@@ -101,11 +101,16 @@ def event_pulls(system, events):
         functions = {name: f for name, f in event_functions(system, events).items() if name != "rates"}
         kernels = system.compiled_functions({name: vjp(f, ("t", "y", "p")) for name, f in functions.items()})
         resets = tuple(kernels.get(f"reset{i}") for i in range(len(events)))
-        alone = [Function("event", *_values(system, [event])) for event in events]
-        still = tuple(not any(f.inputs[name] in f.nodes for name in ("y", "p")) for f in alone)
+        still = tuple(_is_of_time_alone(system, event) for event in events)
         return EventPulls(tuple(e.name for e in events), still, kernels["events"], resets)
 
     return remembered(system, "pulls", events, make)
+
+
+def _is_of_time_alone(system, event):
+    """Whether neither the state nor a parameter enters the function of an Event, in whatever way."""
+    inputs, outputs = _values(system, [event])
+    return not {id(inputs["y"]), id(inputs["p"])} & set(map(id, topological(outputs.values())))
 
 
 def remembered(system, what, events, make):

@@ -323,6 +323,18 @@ def test_an_event_that_does_not_move_has_no_time():
     assert pullback(np.zeros(1)).y0 == 0.0  # of nothing
 
 
+def test_a_function_of_time_alone_may_jump():
+    decay = odec.dynamics(lambda t, y, k: -k * y)
+    pill = odec.Event(lambda t, y: np.where(t > 1.0, 1.0, -1.0), reset=lambda t, y: y + 1.0)
+    how = {"events": pill, "t_eval": [], "rtol": 1e-9}
+    _, pullback = odec.solve_vjp(decay, (0.0, 3.0), 1.0, (0.5,), **how)
+    expected = -3.0 * np.exp(-1.5) - 2.0 * np.exp(-1.0)
+    np.testing.assert_allclose(pullback([1.0], [[1.0]]).params, [expected], rtol=1e-7)
+    forward = odec.sensitivities(decay, (0.0, 3.0), 1.0, (0.5,), wrt="k", **how)
+    np.testing.assert_allclose(forward.sensitivities["k"], [expected], rtol=1e-7)
+    assert not forward.t_event_sensitivities[0]["k"].any()
+
+
 @pytest.mark.parametrize(
     "t_bar, y_bar, error, message",
     [

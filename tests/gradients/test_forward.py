@@ -249,6 +249,9 @@ def test_a_time_that_has_no_derivative_is_nan_and_said():
     with pytest.warns(RuntimeWarning, match="ball: event <lambda> at t = .* so its time has no derivative"):
         sol = odec.sensitivities(ball, (0.0, 1.0), [1.0, 0.5], (9.81, 0.8, 0.1), wrt="drag", events=jump)
     assert np.isnan(sol.t_event_sensitivities[0]["drag"]).all() and np.isfinite(sol.sensitivities["drag"]).all()
+    jump = odec.Event(jump.fn, reset=lambda t, y: [y[0] + 1.0, y[1]])
+    with pytest.warns(RuntimeWarning, match="so its time has no derivative"):
+        odec.solve_jvp(ball, (0.0, 0.6), [1.0, 0.5], (9.81, 0.8, 0.1), tangents=(None, (0, 0, 1.0)), events=jump)
 
 
 # ---- the larger model -------------------------------------------------------------------------------------
