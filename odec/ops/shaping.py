@@ -224,6 +224,8 @@ def np_stack(arrays, axis=0, out=None, *, dtype=None, casting="same_kind"):
     shape = nodes[0].shape
     axis = checked_axis(axis, len(shape) + 1)
     widened = [reshape(n, shape=(*shape[:axis], 1, *shape[axis:])) for n in nodes]
+    if len({id(n) for n in nodes}) == 1:  # as np.full makes of a traced number
+        return broadcast_to(widened[0], (*shape[:axis], len(nodes), *shape[axis:]))
     return concatenate(*widened, axis=axis)
 
 

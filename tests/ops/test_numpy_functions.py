@@ -105,3 +105,8 @@ def test_supported_names_are_sorted_and_public():
     assert names == sorted(set(names))
     assert {"np.sin", "np.linalg.norm", "np.multiply.outer", "odec.special.erf"} <= set(names)
     assert "np.argmax" not in names
+
+
+def test_an_array_of_one_traced_number_is_no_join_of_many():
+    function = graph_of(lambda t, y: np.concatenate([y, np.full((500, 1), t)], axis=1), 0.5, np.ones((500, 2)))
+    assert len(function.nodes) < 10
