@@ -11,7 +11,7 @@ import numpy as np
 from odec.codegen.fusion import beneath_reshapes, calls_function, is_elementwise, is_leaf, is_view
 from odec.codegen.index_maps import Region, is_row_major, plus, row_major
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Local, Loop, Return
-from odec.codegen.nest import Nest
+from odec.codegen.nest import Nest, pairwise_sum
 from odec.codegen.places import Places
 from odec.codegen.workspace import place_buffers
 from odec.graph.function import Function
@@ -20,9 +20,7 @@ from odec.graph.op import OPS
 from odec.ops.structure import slices
 from odec.transforms.simplify import joined_updates
 
-# Multiplications up to which a matrix product is a loop nest, not a BLAS call: measured, they cross between
-# 14 000 and 33 000. A product with a vector reads each number once and is always a loop nest.
-LOOP_PRODUCT = 16_384
+LOOP_PRODUCT = 32  # multiplications up to which a matrix product is a loop nest among others, as with a vector
 STRAIGHT_SYSTEM = 5  # unknowns up to which a linear system is solved by straight-line code
 ACCUMULATORS = 8  # partial sums of a reduction along neighbouring elements: fills vector registers
 
@@ -134,20 +132,10 @@ class _ArrayLowering(Places):
             nest.substitute(last.variable, Index(whole * count, ((lane, 1),)))
             body = nest.statements(place, place)
             inner.append(Loop(lane, rest, body, vector=vector))
-        tree = self._tree([Element(partial, Index(k)) for k in range(count)], target, dtype)
+        terms = [Element(partial, Index(k)) for k in range(count)]
+        tree = pairwise_sum(terms, target, lambda _: Local(self.names.temporary(), dtype))
         self.body.append(Allocate(partial, count, None, dtype))
         self.body += nest.loops([zero, *nest.loops(inner, outer, False), *tree], kept, False)
-
-    def _tree(self, terms, target, dtype):
-        """Statements that add up the terms in pairs."""
-        body = []
-        while len(terms) > 1:
-            pairs = []
-            for a, b in zip(terms[::2], terms[1::2], strict=True):
-                pairs.append(target if len(terms) == 2 else Local(self.names.temporary(), dtype))
-                body.append(Assign(pairs[-1], OPS["add"], (a, b)))
-            terms = pairs
-        return body or [Assign(target, None, (terms[0],))]
 
     def running_sum(self, node, x, axis):
         """Sums of x up to each element along an axis."""
@@ -197,13 +185,13 @@ class _ArrayLowering(Places):
     # ---- linear algebra
 
     def matmul(self, node):
-        """A matrix product: loops for a small one, else BLAS."""
+        """A matrix product: a loop nest for a tiny one and for vectors, else a call (see small_product.py)."""
         a, b = node.inputs
         m, k, n = a.shape[-2], a.shape[-1], b.shape[-1]
         if m * n * k <= LOOP_PRODUCT or m == 1 or n == 1 or 0 in (*node.shape, k):
             self._matmul_loops(node, a, b)
         else:
-            self._matmul_blas(node, a, b, m, n, k)
+            self._matmul_call(node, a, b, m, n, k)
 
     def _matmul_loops(self, node, a, b):
         *lead, m, k = a.shape
@@ -215,7 +203,7 @@ class _ArrayLowering(Places):
         self._made += [left, right, products]
         self.accumulate(node, products, (len(lead) + 1,))
 
-    def _matmul_blas(self, node, a, b, m, n, k):
+    def _matmul_call(self, node, a, b, m, n, k):
         region = self.targets[id(node)]
         c = region
         if (n != 1 and region.strides[-1] != 1) or (m != 1 and region.strides[-2] < n):

@@ -278,3 +278,18 @@ def pieces_of(node):
     for piece in node.inputs:
         yield piece, tuple(offset if d == axis else 0 for d in range(node.ndim)), (1,) * node.ndim
         offset += piece.shape[axis]
+
+
+def pairwise_sum(terms, target, local):
+    """Statements that add up terms, a power of two of them, in pairs.
+
+    local : (k) -> a new Local for the k-th sum
+    """
+    body = []
+    while len(terms) > 1:
+        sums = []
+        for a, b in zip(terms[::2], terms[1::2], strict=True):
+            sums.append(target if len(terms) == 2 else local(len(body)))
+            body.append(Assign(sums[-1], OPS["add"], (a, b)))
+        terms = sums
+    return body or [Assign(target, None, (terms[0],))]

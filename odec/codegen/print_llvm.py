@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from odec.codegen import blas, targets
+from odec.codegen import blas, inline_math, targets
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Kernel, Literal, Local, Loop, Return
+from odec.codegen.small_product import small_product
 from odec.codegen.wide_product import product
 from odec.errors import CompileError
 from odec.graph.trace import place
@@ -238,8 +239,8 @@ class _Emitter:
             self.alike = 1
 
     def call(self, s):
-        if s.function == "gemm" and self.wide > 1:
-            self.statements(product(s.args, self.kernel.dtype))
+        if s.function == "gemm" and (loops := self.product_loops(s.args)) is not None:
+            self.statements(loops)
             return
         if s.function in blas.INTEGERS:
             if self.wide > 1:
@@ -255,6 +256,14 @@ class _Emitter:
         if len(args) == buffers:
             args.append("ptr %work")  # a kernel that needs no workspace: any pointer will do
         self.lines.append(f"  call void @{function}({', '.join(args)})")
+
+    def product_loops(self, args):
+        """The statements of a product that is not to be a call."""
+        if self.wide > 1:
+            return product(args, self.kernel.dtype)
+        if self.module.target.has_blas:
+            return small_product(args, self.kernel.dtype, self.module.target.lanes[self.kernel.dtype])
+        return None
 
     def callee(self, kernel, args):
         """(symbol, number of arguments) of a kernel that reads one number an element where this one does."""
@@ -442,7 +451,10 @@ class _Emitter:
         """A mathematical function from the target's table, in parts as wide as it has functions for."""
         args, lanes = self.widened(args)
         dtype = args[0].dtype
-        width = self.module.target.width(dtype, self.alike if lanes == 1 else lanes)
+        wide = self.alike if lanes == 1 else lanes
+        if self.module.target.inlines and wide > 1 and dtype == "float64" and name in inline_math.INLINED:
+            return self.inlined(name, args[0], lanes)
+        width = self.module.target.width(dtype, wide)
         symbol = self.module.target.symbol(name, dtype, width)
         if lanes == 1:
             return self.part(self.invoke(symbol, dtype, width, [self.fit(a, width) for a in args]), 0, 1)
@@ -451,6 +463,15 @@ class _Emitter:
             for start in range(0, lanes, width)
         ]
         return self.joined(parts)
+
+    def inlined(self, name, x, lanes):
+        """One of the functions that are inlined."""
+        symbol = inline_math.symbol(name, lanes)
+        self.module.declarations[symbol] = inline_math.definition(name, lanes)
+        for intrinsic, signature in inline_math.intrinsics(lanes).items():
+            self.module.declare(intrinsic, signature)
+        kind = type_text("float64", lanes)
+        return Value(self.raw(f"call {kind} @{symbol}({kind} {self.fit(x, lanes).text})"), "float64", lanes)
 
     def part(self, x, start, lanes):
         """So many neighbouring lanes of a value."""

@@ -34,6 +34,7 @@ class Target:
     forms : (bytes, letter) of the vectors that libmvec's functions take, widest first
     prefix : of the scalar functions
     has_blas : whether code can call NumPy's BLAS; else matrices.py stands in
+    inlines : whether vectors of doubles take the functions of inline_math.py
     """
 
     name: str
@@ -41,6 +42,7 @@ class Target:
     forms: tuple = ()
     prefix: str = ""
     has_blas: bool = True
+    inlines: bool = False
 
     def width(self, dtype, lanes):
         """Lanes of the widest functions that take a vector of `lanes` in equal parts; 1 where none does."""
@@ -61,7 +63,7 @@ def cpu_target():
     """The machine we are on, with glibc's vector functions where they are."""
     lanes = {"float64": 4, "float32": 8} if _has("avx2") else {"float64": 2, "float32": 4}
     forms = [(size, letter) for feature, size, letter, _ in REGISTERS if _has(feature)]
-    return Target("cpu", lanes, tuple(forms) if has_libmvec() else ())
+    return Target("cpu", lanes, tuple(forms) if has_libmvec() else (), inlines=True)
 
 
 def best_lanes(dtype):

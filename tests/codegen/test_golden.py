@@ -14,7 +14,7 @@ from odec.codegen.print_python import print_python
 from odec.codegen.targets import Target
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-TARGET = Target("golden", {"float64": 4, "float32": 8})  # the same on every machine
+TARGET = Target("golden", {"float64": 4, "float32": 8}, inlines=True)  # the same on every machine
 
 
 @odec.dynamics
