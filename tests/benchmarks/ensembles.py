@@ -9,20 +9,16 @@ alternate with the peer's.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import functools
-import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from benchmark import alternating, command_line, milliseconds, row, running_peers, timed
 
 import odec
 from odec.integrate.batch import Batch
@@ -33,15 +29,8 @@ TOLERANCE = 1e-8
 TOLERANCES = (1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13)
 METHODS = ("tsit5", "dopri5", "vern7", "vern8", "dop853")
 LORENZ_GOALS = {"heyoka, 4 lanes, 1e-8": 3, "heyoka, 4 lanes, epsilon": 3, "numbalsoda": 7, "diffrax": 25}
+LIBRARIES = "heyoka", "numbalsoda", "numbalsoda_threads", "diffrax"
 SIGMA, BETA = 10.0, 8 / 3
-
-
-def row(case, goal, measured, peer=""):
-    print(f"| {case} | {goal} | {measured} | {peer} |", flush=True)
-
-
-def milliseconds(seconds):
-    return f"{seconds * 1e3:.2f} ms"
 
 
 @odec.dynamics(state=("x", "y", "z"))
@@ -78,63 +67,7 @@ def largest_error(ends, reference):
     return float(np.max(np.abs(ends - reference) / np.maximum(1.0, np.abs(reference))))
 
 
-def alternating(runs, rounds):
-    """{name: median of what run() returns} over rounds in which every run has its turn, after one turn each."""
-    found = {name: [] for name in runs}
-    for k in range(rounds + 1):
-        for name, run in runs.items():
-            seconds = run()
-            if k:
-                found[name].append(seconds)
-    return {name: statistics.median(times) for name, times in found.items()}
-
-
-def timed(call):
-    def run():
-        began = time.perf_counter()
-        call()
-        return time.perf_counter() - began
-
-    return run
-
-
 # ---- against other codes
-
-
-@dataclass
-class Peer:
-    """A library in another Python, behind peer_ensembles.py; `codes` are the names of what it runs."""
-
-    process: subprocess.Popen
-    codes: tuple[str, ...]
-    cores: dict = field(default_factory=dict)
-
-    def seconds(self, code, members, path=None):
-        """Seconds of one run; its end states go to the path."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"code": code, "members": members, "path": path}) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        self.cores[code] = answer["cores"]
-        return answer["seconds"]
-
-
-@contextlib.contextmanager
-def running_peers(python):
-    """The Peers whose libraries the Python has; none where it is None."""
-    script, peers = str(Path(__file__).with_name("peer_ensembles.py")), []
-    with contextlib.ExitStack() as stack:
-        for library in ("heyoka", "numbalsoda", "numbalsoda_threads", "diffrax") if python else ():
-            process = subprocess.Popen(
-                [python, script, library], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            stack.callback(process.communicate)
-            first = process.stdout.readline() if process.stdout else ""
-            if first:
-                peers.append(Peer(process, tuple(json.loads(first)["codes"])))
-            else:
-                print(f"    {library} does not run in {python}", flush=True)
-        yield peers
 
 
 def against_others(arguments):
@@ -145,14 +78,16 @@ def against_others(arguments):
     ours = {f"odec {m} {tolerance:.0e}": (m, tolerance) for m in METHODS for tolerance in tolerances}
     errors = {name: largest_error(solve_lorenz(members, *how).y1, reference) for name, how in ours.items()}
     runs = {name: timed(functools.partial(solve_lorenz, members, *how)) for name, how in ours.items()}
-    with running_peers(arguments.peers) as peers, tempfile.TemporaryDirectory() as folder:
+    with (
+        running_peers(arguments.peers, "peer_ensembles.py", LIBRARIES) as peers,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         path, cores = f"{folder}/ends.npy", {}
         for peer in peers:
             for code in peer.codes:
-                peer.seconds(code, members, path)
+                cores[code] = peer.ask(code=code, members=members, path=path)["cores"]
                 errors[code] = largest_error(np.load(path), reference)
-                cores[code] = peer.cores[code]
-                runs[code] = functools.partial(peer.seconds, code, members)
+                runs[code] = functools.partial(seconds_of, peer, code, members)
         found = {code: seconds * cores.get(code, 1) for code, seconds in alternating(runs, rounds).items()}
     same_tolerance = [name for name, (_, tolerance) in ours.items() if tolerance == TOLERANCE]
     for name, goal in LORENZ_GOALS.items():
@@ -165,6 +100,10 @@ def against_others(arguments):
     for code, seconds in sorted(found.items(), key=lambda item: item[1]):
         told = "solves nothing" if "alone" in code else f"error {errors[code]:.1e}"
         print(f"    {code}: {milliseconds(seconds)} on one core, {told}", flush=True)
+
+
+def seconds_of(peer, code, members):
+    return peer.ask(code=code, members=members, path=None)["seconds"]
 
 
 def lorenz_row(members, code, ours, told, goal, found, errors):
@@ -321,19 +260,5 @@ CASES = {
 }  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(CASES)}")
-    parser.add_argument("--peers")
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    for case in arguments.cases:
-        if case not in CASES:
-            parser.error(f"case {case!r} is not known; it is one of {', '.join(CASES)}")
-    print("| case | goal | measured | peer |\n|---|---|---|---|")
-    for case in arguments.cases or CASES:
-        CASES[case](arguments)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(CASES)

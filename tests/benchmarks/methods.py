@@ -8,7 +8,6 @@ case, goal, measured, peer; medians of runs that alternate with the peer's.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import straight_line
+from benchmark import command_line, row
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
 sys.path.insert(0, str(PROBLEMS))
@@ -39,10 +39,6 @@ TOLERANCES = tuple(10 ** (-3 - k / 2) for k in range(23))
 SCIPY_TOLERANCES = TOLERANCES[4:22]  # SciPy raises smaller ones
 LONGEST = 0.1  # seconds of a solve at which the scan of a method stops: others are quicker by far
 TIMED_PROBLEMS = ("arenstorf", "pleiades")
-
-
-def row(case, goal, measured, peer=""):
-    print(f"| {case} | {goal} | {measured} | {peer} |", flush=True)
 
 
 def microseconds(seconds):
@@ -453,19 +449,5 @@ CASES = {
 }  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(CASES)}")
-    parser.add_argument("--peers")
-    parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
-    for case in arguments.cases:
-        if case not in CASES:
-            parser.error(f"case {case!r} is not known; it is one of {', '.join(CASES)}")
-    print("| case | goal | measured | peer |\n|---|---|---|---|")
-    for case in arguments.cases or CASES:
-        CASES[case](arguments)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(CASES)

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from benchmark import row
 
 import odec
 
@@ -45,10 +46,6 @@ LORENZ = textwrap.dedent(
     print(time.perf_counter() - began)
     """
 )
-
-
-def row(case, goal, measured, peer=""):
-    print(f"| {case} | {goal} | {measured} | {peer} |", flush=True)
 
 
 def median(function, repeats=9):
