@@ -120,9 +120,9 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
     directions = (None,) if dp is None else (FROM_INPUT,)
     states, inputs = np.stack([y, dy], axis=1), p if dp is None else np.stack([p, dp], axis=1)
     limits = tolerances_of_y(system, rtol, atol, np.zeros(1), False)
-    solution, rows, events = _solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress)
+    solution, rows, seen = _solved(system, t_span, states, inputs, directions, (rtol, atol), limits, options, progress)
     if any(event.reset for event in options["events"]):
-        events()  # which warns of those whose times have no derivative: ys_dot cannot be carried across them
+        seen()  # which warns of those whose times have no derivative: ys_dot cannot be carried across them
     if throw and not solution.success:
         raise SolveError(solution.message, solution)
     return solution, system.y_structure.unflatten(np.ascontiguousarray(rows[:, :, 1]), (len(rows),))
