@@ -105,10 +105,7 @@ def _check_smooth(model, name, value):
 
 def direction_of(system, given):
     """(dy (n,), dp (m,) or None) of (dy0, dparams)."""
-    name = system.name
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise ArgumentError(f"{name}: tangents is {given!r}; a tuple (dy0, dparams) is needed, None for zero.")
-    dy0, dparams = given
+    (dy0, dparams), name = _pair(system, given), system.name
     structure = system.y_structure
     dy, dp = np.zeros(structure.size, system.dtype), None
     if dy0 is not None:
@@ -120,10 +117,44 @@ def direction_of(system, given):
                 part, place = system.p_structure.part(key)
                 dp[place] = part.flatten(value, f"{name}: tangent of {key}", system.dtype)
     for what, flat in (("y0", dy), ("params", dp)):
-        if flat is not None and not all_finite(flat):
-            worst = flat[~np.isfinite(flat)][0]
-            raise ArgumentError(f"{name}: the tangent of {what} has {worst}; finite numbers are needed.")
+        _check_finite(name, what, flat)
     return dy, dp
+
+
+def directions_of_members(system, given, batched, size):
+    """(dy (n,) or (N, n), dp (m,) or None, own (N, k), columns (k,)) of (dy0, dparams) of an ensemble.
+
+    batched : names of the inputs that the members differ in: their tangents differ, too, and have a first axis N; own
+    are those of parameters, at `columns` of p
+    """
+    (dy0, dparams), name = _pair(system, given), system.name
+    by_key = {} if dparams is None else system.by_name(dparams, "dparams")
+    mine = {key: value for key, value in by_key.items() if key in batched and value is not None}
+    shared = {key: value for key, value in by_key.items() if key not in batched}
+    dy, dp = direction_of(system, (None if "y0" in batched else dy0, None if dparams is None else shared))
+    if "y0" in batched and dy0 is not None:
+        dy = system.y_structure.flatten_members(dy0, f"{name}: tangent of y0", system.dtype, size)
+        _check_finite(name, "y0", dy.reshape(-1))
+    own, columns = [np.empty((size, 0), system.dtype)], [np.empty(0, np.int64)]
+    for key, value in mine.items():
+        part, place = system.p_structure.part(key)
+        own.append(part.flatten_members(value, f"{name}: tangent of {key}", system.dtype, size))
+        _check_finite(name, key, own[-1].reshape(-1))
+        columns.append(np.arange(place.start, place.stop))
+    return dy, dp, np.hstack(own), np.hstack(columns)
+
+
+def _pair(system, given):
+    """(dy0, dparams); ArgumentError for anything but two."""
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ArgumentError(f"{system.name}: tangents is {given!r}; a tuple (dy0, dparams) is needed, None for zero.")
+    return given
+
+
+def _check_finite(name, what, flat):
+    if flat is not None and not all_finite(flat):
+        worst = flat[~np.isfinite(flat)][0]
+        raise ArgumentError(f"{name}: the tangent of {what} has {worst}; finite numbers are needed.")
 
 
 def input_structure(system, name):

@@ -1,4 +1,4 @@
-"""`odec.sensitivities` of an ensemble: derivatives of the rows of each member, which has steps of its own."""
+"""`odec.sensitivities`, `odec.solve_jvp` of an ensemble: derivatives of the rows of each member, by its own steps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from odec.direction import Moved, input_structure, names_of, start_by_time
+from odec.direction import Moved, directions_of_members, input_structure, names_of, start_by_time
 from odec.ensemble import REFUSED, posed_ensemble, solution_of_members
 from odec.ensemble_solution import succeeded
 from odec.errors import ArgumentError, nearest
 from odec.gradients.forward import FROM_INPUT
 from odec.sensitivity_solution import EnsembleSensitivities
 from odec.solving import parameters_by_name
-from odec.variation import augmented_system, parts_of, tolerances_of_y
+from odec.variation import augmented_system, changes_parameters, parts_of, tolerances_of_y
 
 KEYWORDS = tuple(inspect.signature(posed_ensemble).parameters)
 ELSEWHERE = ("target", "executor", "reduce", "on_device", "gather")  # keywords of solve_ensemble that are refused
@@ -30,7 +30,7 @@ def ensemble_sensitivities(model, t_span, y0, params, *, wrt, rtol, atol, error_
     ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
     """
     began = time.perf_counter()
-    _check_options(options)
+    _check_options("sensitivities", options)
     work, inputs, batch = posed_ensemble(model, t_span, y0, params, rtol=rtol, atol=atol, dtype=dtype, **options)
     system, problem = work.system, batch.problem
     if error_control:
@@ -44,8 +44,9 @@ def ensemble_sensitivities(model, t_span, y0, params, *, wrt, rtol, atol, error_
     starts = _starts(system, batch, names, moved)
     solved, seconds = [], {"compile_seconds": time.perf_counter() - began, "solve_seconds": 0.0}
     for k, part in enumerate(parts):
-        own = None if starts is None else starts[:, :, k * len(part.places) : (k + 1) * len(part.places)]
-        solved.append(_solved(work, batch, part, own, constants, (rtol, atol), bool(progress), seconds))
+        own = part.starts if starts is None else starts[:, :, k * len(part.places) : (k + 1) * len(part.places)]
+        posed = part.posed(problem.y, problem.p, constants)
+        solved.append(_solved(work, batch, posed, part.sizes, own, (rtol, atol), bool(progress), seconds))
     found = _one_of(solved)
     columns = [c for _, c in solved]
     joined = (columns[0] if len(columns) == 1 else np.concatenate(columns, axis=3))[..., : len(moved.places)]
@@ -60,18 +61,44 @@ def ensemble_sensitivities(model, t_span, y0, params, *, wrt, rtol, atol, error_
     )
 
 
-def _check_options(options):
+def ensemble_jvp(model, t_span, y0, params, *, tangents, rtol, atol, dtype, progress, **options):
+    """(EnsembleSolution, ys_dot (N, m, *y.shape)) of the arguments of `solve_jvp` with `batched`.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
+    """
+    began = time.perf_counter()
+    _check_options("solve_jvp", options)
+    work, inputs, batch = posed_ensemble(model, t_span, y0, params, rtol=rtol, atol=atol, dtype=dtype, **options)
+    system, (y, p) = work.system, (batch.problem.y, batch.problem.p)
+    dy, dp, own, columns = directions_of_members(system, tangents, inputs.given, batch.size)
+    if dp is None and changes_parameters(system, work.events):
+        dp = np.zeros_like(p)
+    posed = (np.stack([y, 0 * y], axis=1), p, (None,))
+    if dp is not None:
+        posed = (posed[0], np.stack([p, dp], axis=1), (FROM_INPUT,))
+    seconds = {"compile_seconds": time.perf_counter() - began, "solve_seconds": 0.0}
+    starts = np.broadcast_to(dy, (batch.size, y.size))[:, :, None]
+    found, dots = _solved(
+        work, batch, posed, np.zeros(1), starts, (rtol, atol), bool(progress), seconds, (own, 2 * columns + 1)
+    )
+    solution = solution_of_members(work, inputs, batch, found, t_span, seconds)
+    return solution, system.y_structure.unflatten(np.ascontiguousarray(dots[..., 0]), dots.shape[:2])
+
+
+def _check_options(where, options):
     """TypeError for a keyword that there is not; ArgumentError for one that only ensembles without derivatives have."""
     for name in options:
         if name in ELSEWHERE:
             raise ArgumentError(
-                f"sensitivities: {name}: derivatives of an ensemble are solved on the CPU of this process, and all "
+                f"{where}: {name}: derivatives of an ensemble are solved on the CPU of this process, and all "
                 "rows are kept; leave it out."
             )
         if name in REFUSED:
-            raise ArgumentError(f"sensitivities: {name}: {REFUSED[name]}")
+            raise ArgumentError(f"{where}: {name}: {REFUSED[name]}")
         if name not in KEYWORDS:
-            raise TypeError(f"sensitivities() has no keyword {name!r}{nearest(name, KEYWORDS)}")
+            raise TypeError(f"{where}() has no keyword {name!r}{nearest(name, KEYWORDS)}")
 
 
 # ---- the larger members -----------------------------------------------------------------------------------
@@ -89,18 +116,26 @@ def _starts(system, batch, names, moved):
     return starts
 
 
-def _solved(work, batch, part, starts, constants, given, progress, seconds):
-    """(Results of y alone, derivatives (N, max(rows, 1), n, c)) of one part; the seconds that it took are added."""
-    began, system = time.perf_counter(), work.system
-    states, values, directions = part.posed(batch.problem.y, batch.problem.p, constants)
+def _solved(work, batch, posed, sizes, starts, given, progress, seconds, moving=None):
+    """(Results of y alone, derivatives (N, max(rows, 1), n, c)); the seconds that it took are added.
+
+    posed : (augmented y, p, directions), as `Moved.posed` gives them; sizes (c,) : magnitudes of what is moved
+    starts : (n, c), or (N, n, c) where the members differ in them; given : (rtol, atol)
+    moving : (N, k) tangents of parameters and their places in the augmented p
+    """
+    began, system, (states, values, directions) = time.perf_counter(), work.system, posed
     larger, width = replace(work, system=augmented_system(system, directions, work.events)), 1 + len(directions)
-    limits = tolerances_of_y(system, given[0], given[1], part.sizes, False)
+    limits = tolerances_of_y(system, given[0], given[1], sizes, False)
     relative, absolute = (np.ravel(a).astype(system.dtype) for a in limits)
     problem = replace(batch.problem, y=np.ravel(states), p=np.ravel(values), rtol=relative, atol=absolute)
     many = replace(batch, problem=problem, columns=batch.columns * (width if FROM_INPUT in directions else 1))
-    own = _states(batch, part.starts if starts is None else starts, width)
+    own = _states(batch, starts, width)
     if own is not None:
         many = replace(many, states=own)
+    if moving is not None and moving[0].size:
+        many = replace(
+            many, parameters=np.hstack([batch.parameters, moving[0]]), columns=np.hstack([many.columns, moving[1]])
+        )
     larger.prepare(many)
     compiled = time.perf_counter()
     found = larger.run_finite(many, progress)

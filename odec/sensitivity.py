@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from odec.direction import Moved, by_input, direction_of, input_structure, names_of
-from odec.ensemble_sensitivity import ensemble_sensitivities
+from odec.ensemble_sensitivity import ensemble_jvp, ensemble_sensitivities
 from odec.errors import ArgumentError, SolveError
 from odec.event_sensitivity import event_tangents
 from odec.gradients.forward import FROM_INPUT
@@ -88,8 +88,8 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
     return found
 
 
-def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, dtype=None, progress=False, throw=True,
-              **options):  # fmt: skip
+def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, batched=(), dtype=None, progress=False,
+              throw=True, **options):  # fmt: skip
     """(sol, ys_dot): the Solution, and the derivative of sol.ys along a direction of y0 and params.
 
     It is the derivative of the computed numbers at fixed times, with the steps and their sizes held fixed, but for
@@ -99,18 +99,24 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, d
     ----------
     model, t_span, y0, params, rtol, atol, dtype, progress, throw : as for `odec.solve`
     tangents : (dy0, dparams), in the structure of y0, and a tuple in signature order or a dict by name; None, and a
-        missing name, is zero
-    options : as for `odec.solve`
+        missing name, is zero; the tangent of a batched input has a first axis N, as that has
+    batched : names of the inputs that the members of an ensemble differ in, as for `odec.solve_ensemble`
+    options : as for `odec.solve`; with `batched` as for `odec.solve_ensemble` on the CPU of this process
 
     Returns
     -------
-    Solution, and ys_dot in the structure of sol.ys
+    Solution, and ys_dot in the structure of sol.ys; with `batched` an EnsembleSolution, and ys_dot (N, m, *y.shape)
 
     Raises
     ------
     ArgumentError, ShapeError, TraceError : the arguments or the model cannot be used
     SolveError : the solve stopped early; `.solution` holds what was reached
     """
+    if batched:
+        return ensemble_jvp(
+            model, t_span, y0, params, tangents=tangents, rtol=rtol, atol=atol, batched=batched, dtype=dtype,
+            progress=progress, **options,
+        )  # fmt: skip
     check_options("solve_jvp", options)
     values = parameters_by_name(model, params, "solve_jvp")
     system, y, p = point_of(model, y0, values, dtype)

@@ -36,7 +36,7 @@ class EnsembleSensitivities(EnsembleSolution):
         it; where y or the input is a structure, the structure of y, in each leaf the structure of the input
     flat_sensitivities : by name the Structure of the input, in a vector of its own, and (N, m, n, its size)
 
-    `ensemble[i]` is one member as a SensitivitySolution.
+    `ensemble[i]` is one member as a SensitivitySolution, without derivatives of the times of events.
     """
 
     flat_sensitivities: dict[str, tuple[Structure, np.ndarray]] = field(default_factory=dict)

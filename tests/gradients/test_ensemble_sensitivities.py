@@ -111,6 +111,49 @@ def test_structures_nest_behind_the_axis_of_members():
         assert found[i].sensitivities["mass"]["place"]["stiffness"] == pytest.approx(expected["stiffness"], rel=1e-12)
 
 
+unit = st.floats(-1.0, 1.0)
+
+
+@given(st.lists(st.tuples(unit, unit, unit), min_size=1, max_size=6), st.tuples(unit, unit))
+def test_each_member_goes_along_a_direction_of_its_own(drawn, shared):
+    """A batched state and parameter with their own tangents, beside the shared tangent of another parameter."""
+    drawn = np.array(drawn)
+    starts, rho = Y0 + drawn, 28.0 + drawn[:, 0]
+    tangents, options = (drawn, {"rho": drawn[:, 1], "beta": shared[0], "sigma": None}), dict(t_eval=TIMES, **SHARP)
+    found, dot = odec.solve_jvp(
+        lorenz, SPAN, starts, (SIGMA, rho, BETA), tangents=tangents, batched=("y0", "rho"), **options
+    )
+    assert dot.shape == found.ys.shape == (len(drawn), 4, 3)
+    for i in range(len(drawn)):
+        own = drawn[i], {"rho": drawn[i, 1], "beta": shared[0]}
+        one, expected = odec.solve_jvp(lorenz, SPAN, starts[i], (SIGMA, rho[i], BETA), tangents=own, **options)
+        assert found.ys[i] == pytest.approx(one.ys, rel=1e-12) and found.steps[i] == one.stats["steps"]
+        assert np.max(np.abs(dot[i] - expected)) <= 1e-12 * np.max(np.abs(expected), initial=1e-300)
+
+
+def test_one_direction_of_a_shared_state():
+    rho, dy = np.array([20.0, 28.0]), np.array([1.0, 0.0, -1.0])
+    found, dot = odec.solve_jvp(lorenz, SPAN, Y0, (SIGMA, rho, BETA), tangents=(dy, None), batched="rho", **SHARP)
+    for i, value in enumerate(rho):
+        _, expected = odec.solve_jvp(lorenz, SPAN, Y0, (SIGMA, value, BETA), tangents=(dy, None), t_eval=[], **SHARP)
+        assert dot[i] == pytest.approx(expected, rel=1e-12) and found.ts.shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("tangents", "error", "words"),
+    [
+        (Y0, odec.ArgumentError, "a tuple \\(dy0, dparams\\) is needed"),
+        ((None, {"rho": 1.0}), odec.ShapeError, "tangent of rho has shape \\(\\).*2 members"),
+        ((None, {"rho": np.array([1.0, np.nan])}), odec.ArgumentError, "tangent of rho has nan"),
+        ((None, {"roh": 1.0}), odec.ArgumentError, "did you mean 'rho'"),
+        ((np.ones((2, 3)), None), odec.ShapeError, "tangent of y0 has shape \\(2, 3\\)"),
+    ],
+)
+def test_directions_that_do_not_fit_the_members(tangents, error, words):
+    with pytest.raises(error, match=words):
+        odec.solve_jvp(lorenz, SPAN, Y0, (SIGMA, np.array([28.0, 29.0]), BETA), tangents=tangents, batched="rho")
+
+
 # ---- failures, events -------------------------------------------------------------------------------------
 
 
