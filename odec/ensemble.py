@@ -166,7 +166,7 @@ class Work:
         where = np.flatnonzero(finite)
         if not where.size:
             return _spread(_no_results(self, batch), where, batch)
-        return _spread(self._run_shown(_chosen(batch, where), progress), where, batch)
+        return _spread(self._run_shown(chosen_members(batch, where), progress), where, batch)
 
     def _run_shown(self, batch, progress):
         if not progress:
@@ -233,7 +233,7 @@ def _reductions(name, reduce):
 # ---- members that are not solved ----------------------------------------------------------------------------
 
 
-def _chosen(batch, where):
+def chosen_members(batch, where):
     """The Batch of the members at `where`."""
     arrays = {name: getattr(batch, name) for name in ("begins", "ends", "states", "parameters", "times")}
     return replace(batch, size=len(where), **{n: a if a is None else a[where] for n, a in arrays.items()})

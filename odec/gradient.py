@@ -32,8 +32,8 @@ class Gradient:
 
     y0 : as y0; params : a tuple in signature order, or a dict by name where params was one; an integer and a truth
         value count as the real numbers that they stand for
-    t_eval : (m,), of the output times; None where the rows were those of the steps, or the end alone
-    t0, t1 : of the ends of the time span
+    t_eval : (m,), of the output times, or (N, m); None where the rows were those of the steps, or the end alone
+    t0, t1 : of the ends of the time span; arrays (N,) where the members of an ensemble have their own
     stats : `steps` gone back over, `again` the tries of steps made again for it, `seconds`; of the continuous adjoints
         also `rejected`, `nfev`, and `drift`, how far their states came back from those of the solve, in tolerances
     """
@@ -41,14 +41,14 @@ class Gradient:
     y0: Any
     params: Any
     t_eval: np.ndarray | None
-    t0: float
-    t1: float
+    t0: Any
+    t1: Any
     stats: dict = field(default_factory=dict)
 
 
 def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=None, differentiate_steps=False,
-              adjoint_rtol=None, adjoint_atol=None, adjoint_method=None, seminorm=True, progress=False,
-              throw=True, **options):  # fmt: skip
+              adjoint_rtol=None, adjoint_atol=None, adjoint_method=None, seminorm=True, batched=None,
+              progress=False, throw=True, **options):  # fmt: skip
     """(sol, pullback): the Solution of `odec.solve`, and the transposed derivative of its rows.
 
     `pullback(ys_bar)`, with ys_bar in the structure and shapes of `sol.ys`, returns the Gradient of
@@ -77,6 +77,11 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         are made again for it; without checkpoints and events
     adjoint_rtol, adjoint_atol, adjoint_method : of the last two; None is as in the solve
     seminorm : they leave the gradient by the parameters out of their error norm
+    batched : the inputs that the members of an ensemble differ in, as odec.solve_ensemble takes them, with its options:
+        sol is its EnsembleSolution, and ys_bar is in the structure of its `ys`, or of `y1` where the end only is kept.
+        The pullback solves the members again, some at a time, in lanes and threads. Inputs in which members differ
+        have their first axis N; cotangents of the others are summed over members, bit by bit the same for any number of
+        threads. A member that fails adds nothing
     progress, throw, options : as odec.solve takes them
 
     Raises
@@ -92,6 +97,11 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
             f"solve_vjp: adjoint {adjoint!r} is not known{nearest(adjoint, ADJOINTS)} It is one of "
             f"{', '.join(ADJOINTS)}."
         )
+    if batched is not None:
+        from odec.ensemble_gradient import ensemble_vjp
+
+        given = checkpoints, differentiate_steps or None, adjoint_rtol, adjoint_atol, adjoint_method
+        return ensemble_vjp(model, t_span, y0, params, batched, adjoint, given, {"progress": progress, **options})
     check_options("solve_vjp", options)
     discrete = adjoint == "discrete"
     _check_checkpoints(checkpoints, adjoint)

@@ -13,6 +13,7 @@ from odec.codegen.print_llvm import print_llvm
 from odec.codegen.print_python import print_python
 from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
+from odec.gradients.lane_step import lane_vjp
 from odec.gradients.replay import step_jvp, step_vjp
 from odec.gradients.stepwise import advance_vjp, first_size_vjp, size_vjp
 from odec.graph.function import Function
@@ -412,7 +413,7 @@ class System:
 
 
 # kernels that call the right-hand side of a large model
-CALLING = ("step", "advance", "dense", "step_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
+CALLING = ("step", "advance", "dense", "step_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
@@ -430,6 +431,10 @@ def _dense_function(system, method="auto"):
 
 def _step_vjp_function(system, method="auto", rows=False, timed=False):
     return step_vjp(system.graph, system._fitting(method), rows, timed)
+
+
+def _lane_vjp_function(system, method="auto", rows=False, timed=False):
+    return lane_vjp(_step_vjp_function(system, method, rows, timed))
 
 
 def _step_jvp_function(system, method="auto", rows=False):
@@ -471,6 +476,7 @@ KERNELS = {
     "advance": _advance_function,
     "dense": _dense_function,
     "step_vjp": _step_vjp_function,
+    "lane_vjp": _lane_vjp_function,
     "step_jvp": _step_jvp_function,
     "advance_vjp": _advance_vjp_function,
     "size_vjp": lambda system: size_vjp(),

@@ -43,6 +43,7 @@ FLOORS = (
         "distributed",
         "ensemble",
         "sensitivity_solution",
+        "ensemble_gradient",
         "ensemble_sensitivity",
         "sensitivity",
         "testing",

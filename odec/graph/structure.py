@@ -66,14 +66,14 @@ class Structure:
         _fill(self.root, value, flat, what, "")
         return flat
 
-    def flatten_members(self, value, what, dtype, size):
-        """A value whose arrays hold `size` members along their first axis, as (size, self.size) of `dtype`; ShapeError
-        where it does not fit. One contiguous array of that dtype is not copied."""
+    def flatten_members(self, value, what, dtype, *lead):
+        """A value whose arrays hold members along their first axis, or axes, of the lengths `lead`, as (*lead, size) of
+        `dtype`; ShapeError where it does not fit. One contiguous array of that dtype is not copied."""
         if isinstance(self.root, Leaf):
-            array = _fitting(self.root, value, what, (size,))
-            return np.ascontiguousarray(array.reshape(size, self.size), dtype)
-        flat = np.empty((size, self.size), dtype)
-        _fill(self.root, value, flat, what, "", (size,))
+            array = _fitting(self.root, value, what, lead)
+            return np.ascontiguousarray(array.reshape(*lead, self.size), dtype)
+        flat = np.empty((*lead, self.size), dtype)
+        _fill(self.root, value, flat, what, "", lead)
         return flat
 
     def part(self, key):

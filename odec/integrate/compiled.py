@@ -34,17 +34,22 @@ def loop_text(number, copies=False):
 
     copies : for one member, whose queue and buffers nobody else sees
     """
-    own = {name: function for module in WIDE for name, function in _functions(module).items()}
-    names = {name: value for module in WIDE for name, value in vars(module).items()}
-    names |= {"LANES": number, "COPIES": copies}
-    if copies:
-        own["take"] = take_alone
+    own = {"take": take_alone} if copies else {}
+    found = specialised(WIDE, number, own, COPIES=copies)
+    parts = [function for name, function in found.items() if name != "integrate"]
+    for module in PLAIN:
+        parts.extend(functions_of(module).values())
+    return found["integrate"], tuple(parts)
+
+
+def specialised(modules, number, own=None, **constants):
+    """{name: function} of the functions of modules for so many lanes; they see each other, `own` and the constants."""
+    names = {name: value for module in modules for name, value in vars(module).items()}
+    names |= {"LANES": number, **constants}
+    own = {name: f for module in modules for name, f in functions_of(module).items()} | (own or {})
     for name, function in own.items():
         names[name] = types.FunctionType(function.__code__, names, f"{name}_{number}")
-    parts = [names[name] for name in own if name != "integrate"]
-    for module in PLAIN:
-        parts.extend(_functions(module).values())
-    return names["integrate"], tuple(parts)
+    return {name: names[name] for name in own}
 
 
 def loop_signature(dtype, with_events):
@@ -73,7 +78,7 @@ def take_alone(counter):
 _NUMBERS = ("now", "then", "task", "rules", "real")
 
 
-def _functions(module):
+def functions_of(module):
     """The functions that a module defines."""
     return {
         name: f

@@ -53,7 +53,7 @@ def run_batch(solver, batch, threads=None, reduce=(), reached=None, lanes=None):
 
 def prepare_batch(solver, batch):
     """Compile what a batch needs, so that the time of its run does not hold it."""
-    _Worker(solver, batch, solver.lanes)
+    Worker(solver, batch, solver.lanes)
     compiled_loop(solver.dtype.name, batch.problem.events is not None, solver.lanes)
 
 
@@ -86,7 +86,7 @@ class _Crew:
         self.solver, self.batch, self.lanes = solver, batch, lanes
         self.queue = np.zeros(1, np.int64)
         most = max(1, min(threads, -(-batch.size // lanes)))
-        self.workers = [_Worker(solver, batch, lanes, self.queue) for _ in range(most)]
+        self.workers = [Worker(solver, batch, lanes, self.queue) for _ in range(most)]
         self.stop = threading.Event()
 
     def round_size(self, reduce):
@@ -143,8 +143,11 @@ class _Crew:
         return Fired(members[order], *(column[order] for column in others))
 
 
-class _Worker:
-    """One thread's lanes."""
+class Worker:
+    """One thread's lanes.
+
+    queue (1,) : the next member, shared with the other threads
+    """
 
     def __init__(self, solver, batch, lanes, queue=None):
         problem = batch.problem
@@ -176,6 +179,13 @@ class _Worker:
         whole[at.OWN_BEGIN], whole[at.OWN_END] = int(part.begins is not None), int(part.ends is not None)
         whole[at.OWN_STATE], whole[at.OWN_TIMES] = int(part.states is not None), int(part.times is not None)
         whole[at.OWN_PARAMETERS] = 0 if part.parameters is None else part.parameters.shape[1]
+
+    def record(self, marks, states):
+        """Record each round of the members that were filled in: marks (room, 3, lanes), states (room, n, lanes)."""
+        self.buffers.place("kept.marks", marks)
+        self.buffers.place("kept.segments", states)
+        whole = self.buffers.whole
+        whole[at.RECORDS], whole[at.SEGMENTS], whole[at.SEGMENT_ROOM] = at.EACH_ROUND, 0, len(marks)
 
     def run(self, start, stop, look=None):
         """Run until no member is left, or `stop` is set."""

@@ -70,6 +70,8 @@ def integrate(kernels, events, rates, lanes, members, kept, whole):
         pause -= 1
         call_kernel(kernels.advance, now, lanes.task, y, lanes.p, f0, lanes.rtol, lanes.atol, lanes.rules, then, y_next,
                     f1, lanes.k, lanes.work)  # fmt: skip
+        if whole[at.RECORDS] == at.EACH_ROUND:
+            keep_round(lanes, kept, whole, now, then, y)
         attention = 0.0
         for l in range(LANES):
             attention += then[at.ATTENTION * LANES + l]
@@ -96,11 +98,24 @@ def needs_room(events, lanes, whole):
     """Whether another step could keep more than there is room for."""
     if lanes.count[at.EVALS] == at.EVERY_STEP and lanes.count[at.SAVED] > whole[at.ROOM] - 2:  # a reset keeps two rows
         return True
-    if (whole[at.DENSE] == 1 or whole[at.RECORDS] == 1) and whole[at.SEGMENTS] >= whole[at.SEGMENT_ROOM]:
+    if (whole[at.DENSE] == 1 or whole[at.RECORDS] > 0) and whole[at.SEGMENTS] >= whole[at.SEGMENT_ROOM]:
         return True
     if events is not None:
         return whole[at.ALL_FIRED] + LANES * SAMPLES * lanes.count[at.EVENTS] > whole[at.FIRED_ROOM]
     return False
+
+
+def keep_round(lanes, kept, whole, now, then, y):
+    """Record what all lanes try: marks (4, LANES), where it starts, how long it is, 1 where it is accepted, whose it is
+    as in task[LIVE]; and the states (n, LANES)."""
+    size, number = lanes.count[at.N] * LANES, whole[at.SEGMENTS]
+    marks = offset(kept.marks, at.ROUND_MARKS * LANES * number)
+    copy(LANES, offset(now, at.T * LANES), marks)
+    copy(LANES, offset(then, at.TRIED * LANES), offset(marks, LANES))
+    copy(LANES, offset(then, at.ACCEPTED * LANES), offset(marks, 2 * LANES))
+    copy(LANES, offset(lanes.task, at.LIVE * LANES), offset(marks, 3 * LANES))
+    copy(size, y, offset(kept.segments, size * number))
+    whole[at.SEGMENTS] = number + 1
 
 
 # ---- a step that needs more than itself ------------------------------------------------------------------
@@ -153,7 +168,7 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
     """
     n, direction, stop = count[at.N], lanes.rules[at.DIRECTION], lanes.task[at.STOP * LANES + l]
     end_t, cut, status = then[at.T * LANES + l], NO_CUT, RUNNING
-    if whole[at.RECORDS] == 1:
+    if whole[at.RECORDS] == at.EACH_STEP:
         keep_segment(now[at.T * LANES + l], then[at.TRIED * LANES + l], n, 0, before, before, whole[at.SEGMENTS],
                      kept.marks, kept.segments)  # fmt: skip
         whole[at.SEGMENTS] += 1

@@ -42,7 +42,7 @@ def begin(kernels, events, rates, lanes, members, kept, whole, l, member, now, y
     count[at.NEXT_EVAL], count[at.NEXT_STOP], count[at.CHATTER], count[at.DENSE_CALLS] = 0, 0, 0, 0
     real[at.LAST_RESET] = t
     whole[at.IDLE] -= 1
-    lanes.task[at.LIVE * LANES + l] = 1.0
+    lanes.task[at.LIVE * LANES + l] = float(member + 1)
     count_times(members, whole, count)
     slope = lane_row(f0 if carried > 0 else y_next, n, l, lanes.slope)
     slope_at(kernels.rhs, t, state, p, slope, lanes.work, real, count)
@@ -119,7 +119,7 @@ def set_task(lanes, members, whole, events, count, l):
 
 def next_look(events, members, whole, count, direction):
     """The next time to keep of a lane's member; the far past where each accepted step is looked at."""
-    each = whole[at.DENSE] == 1 or whole[at.RECORDS] == 1 or count[at.EVALS] == at.EVERY_STEP
+    each = whole[at.DENSE] == 1 or whole[at.RECORDS] == at.EACH_STEP or count[at.EVALS] == at.EVERY_STEP
     if events is not None or each:
         return -direction * FAR_OFF
     if count[at.NEXT_EVAL] < count[at.EVALS]:

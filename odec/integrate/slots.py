@@ -11,7 +11,7 @@ NOWS = 14
 FREE, HELD = 1e3, -7.4e-4  # in MOST_GROWTH, of log2 of h_{n+1} / h_n: no bound; 0, less the error of rough_exp2
 
 # task: float64, what a lane is to do, likewise: its next stop, how much of it is spared where more stops follow, else
-# 0, its next time to look at a step, 1 where there is a member in it, else 0
+# 0, its next time to look at a step, 1 more than the member in it, 0 without one
 STOP, SPARED, NEXT, LIVE = range(4)
 TASKS = 4
 
@@ -42,6 +42,8 @@ EVERY_STEP = -1  # in count[EVALS]: save each accepted step
     RECORDS, PAUSE, IDLE, MORE, ROUNDS, ROOM, SEGMENTS, SEGMENT_ROOM, ALL_FIRED, FIRED_ROOM,
 ) = range(21)  # fmt: skip
 WHOLES = 21
+EACH_STEP, EACH_ROUND = 1, 2  # in whole[RECORDS]: the accepted steps, or what all lanes try
+ROUND_MARKS = 4  # of a lane, of what it tries: T, TRIED, ACCEPTED, LIVE
 
 # tally: int64, how a member ended: its status, steps taken and rejected, evaluations beside those of steps and of
 # dense outputs, dense outputs
