@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import odec
 from odec.gradients.forward import FROM_INPUT, variational
+from odec.transforms.scalar import operation_count
 
 FIXED = dict(method="rk4", first_step=0.05)
 
@@ -285,6 +286,18 @@ def test_both_forms_agree_with_the_jvp_of_the_system(n):
 def test_structural_zeros_leave_no_operation():
     graph = lorenz.bind(np.zeros(3)).graph
     assert len(variational(graph, (1,)).nodes) < len(variational(graph, (FROM_INPUT,)).nodes)
+
+
+def test_tangents_too_long_for_scalars_keep_the_arrays_of_the_model():
+    @odec.dynamics
+    def network(t, y, w):
+        return np.tanh(w @ y) - y
+
+    graph = network.bind(np.zeros(40), (np.zeros((40, 40)),)).graph
+    assert len(variational(graph, (None,) * 10).nodes) < 300 < operation_count(graph)
+    small = lorenz.bind(np.zeros(3)).graph
+    products = [node for node in variational(small, (None,) * 6).nodes if node.op.name == "mul"]
+    assert products and all(node.shape == () for node in products)
 
 
 # ---- bad input --------------------------------------------------------------------------------------------
