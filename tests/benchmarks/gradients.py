@@ -104,9 +104,9 @@ def compare(case, peers, path, rounds):
         codes = [code for code in found if code.startswith(name) and not code.startswith("odec")]
         if codes:
             code = min(codes, key=lambda code: found[code])
+            theirs, ours = (f"{milliseconds(found[c])}, error {errors[c]:.1e}" for c in (code, "odec discrete"))
             row(f"{case}: {code} over odec discrete", f"{goal} times",
-                f"{found[code] / found['odec discrete']:.2f} times", f"{milliseconds(found[code])}, error "
-                f"{errors[code]:.1e}; {milliseconds(found['odec discrete'])}, error {errors['odec discrete']:.1e}")  # fmt: skip
+                f"{found[code] / found['odec discrete']:.2f} times", f"{theirs}; {ours}")  # fmt: skip
     for code, seconds in sorted(found.items(), key=lambda item: item[1]):
         print(f"    {case}, {code}: {milliseconds(seconds)}, error {errors[code]:.1e}", flush=True)
 
