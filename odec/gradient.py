@@ -17,6 +17,7 @@ from odec.gradients.continuous import Backsolve, Backward
 from odec.gradients.crossings import check_differentiable, event_cotangents
 from odec.gradients.discrete import Discrete
 from odec.gradients.interpolating import Interpolating
+from odec.gradients.residuals import give_back_with, room_for
 from odec.gradients.stepwise import Stepwise, check_steps_can_move
 from odec.graph.structure import component_paths
 from odec.solving import posed, tolerance
@@ -110,7 +111,8 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         how = None  # nothing is recorded, or each step is held by its polynomial
     if adjoint == "interpolating":
         options["dense_output"] = True
-    given = posed(model, t_span, y0, params, records=discrete, **options)
+    keeps = room_for if discrete and checkpoints is None and not differentiate_steps else None
+    given = posed(model, t_span, y0, params, records=discrete, residuals=keeps, **options)
     name, start = given.system.name, given.problem.y.copy()
     check_steps_can_move(name, differentiate_steps, adjoint, checkpoints, given.watched)
     if given.watched:
@@ -126,6 +128,8 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         out = given.run(progress, None if given.watched else how)
         pulls = event_pulls(given.system, given.watched) if given.watched else None
         way = Discrete(given.system, given.record, given.problem, out, start, pulls)
+        if given.problem.residuals is not None:
+            give_back_with(way, given.system, given.problem.residuals)
     else:
         backward = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
         out = given.run(progress, how)

@@ -115,10 +115,11 @@ class Posed:
 
 def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, t_eval=None, dense_output=False,
           events=(), first_step=None, min_step=0.0, max_step=math.inf, max_steps=1_000_000, controller=None, tstops=(),
-          dtype=None, records=False):  # fmt: skip
+          dtype=None, records=False, residuals=None):  # fmt: skip
     """The Posed of the arguments of `solve`, which it checks; what is needed is compiled.
 
     records : keep the start, the size and the state of each accepted step
+    residuals : (System, method, Problem) -> Residuals, or None; asked where it is given
 
     Raises
     ------
@@ -143,6 +144,8 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     solver = system.solver(record)
     if watched:
         problem.events = event_kernels(system, watched)
+    if residuals is not None:
+        problem.residuals = residuals(system, record, problem)
     solver.prepare(problem)
     return Posed(system, record, problem, watched, solver, time.perf_counter() - began)
 

@@ -14,7 +14,7 @@ from odec.codegen.print_python import print_python
 from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
 from odec.gradients.lane_step import lane_vjp
-from odec.gradients.replay import step_jvp, step_vjp
+from odec.gradients.replay import first_residuals, kept_vjp, step_jvp, step_vjp
 from odec.gradients.stepwise import advance_vjp, first_size_vjp, size_vjp
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
@@ -251,8 +251,8 @@ class System:
             record = self._fitting(method)
             sizes = self.y_structure.size, self.p_structure.size
 
-            def make(kernel, lanes, shared, keeps):
-                how = {"commits": lanes > 1, "keeps": keeps} if kernel == "advance" else {}
+            def make(kernel, lanes, shared, keeps, tapes):
+                how = {"commits": lanes > 1, "keeps": keeps, "tapes": tapes} if kernel == "advance" else {}
                 return self.compiled(kernel, lanes=lanes, shared=shared, method=record, **how)
 
             lanes = best_lanes(self.dtype) if is_small(self.graph) else 1  # loops over arrays fill the vectors alone
@@ -413,7 +413,7 @@ class System:
 
 
 # kernels that call the right-hand side of a large model
-CALLING = ("step", "advance", "dense", "step_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
+CALLING = ("step", "advance", "dense", "step_vjp", "kept_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
@@ -421,8 +421,8 @@ def _step_function(system, method="auto"):
     return step_function(system.graph, system._fitting(method))
 
 
-def _advance_function(system, method="auto", commits=True, keeps=True):
-    return advance_function(system.graph, system._fitting(method), commits, keeps)
+def _advance_function(system, method="auto", commits=True, keeps=True, tapes=False):
+    return advance_function(system.graph, system._fitting(method), commits, keeps, tapes)
 
 
 def _dense_function(system, method="auto"):
@@ -431,6 +431,14 @@ def _dense_function(system, method="auto"):
 
 def _step_vjp_function(system, method="auto", rows=False, timed=False):
     return step_vjp(system.graph, system._fitting(method), rows, timed)
+
+
+def _kept_vjp_function(system, method="auto", timed=False):
+    return kept_vjp(system.graph, system._fitting(method), timed)
+
+
+def _first_residuals_function(system, method="auto"):
+    return first_residuals(system.graph, system._fitting(method))
 
 
 def _lane_vjp_function(system, method="auto", rows=False, timed=False):
@@ -476,6 +484,8 @@ KERNELS = {
     "advance": _advance_function,
     "dense": _dense_function,
     "step_vjp": _step_vjp_function,
+    "kept_vjp": _kept_vjp_function,
+    "first_residuals": _first_residuals_function,
     "lane_vjp": _lane_vjp_function,
     "step_jvp": _step_jvp_function,
     "advance_vjp": _advance_vjp_function,

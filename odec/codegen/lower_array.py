@@ -56,15 +56,33 @@ class _ArrayLowering(Places):
             scalar = is_elementwise(source) and source.size == 1
             if id(source) in self.planned.kept and not scalar and id(source) not in self.targets:
                 self.targets[id(source)] = Region(name, 0, row_major(source.shape))
+                if source.op.name == "concatenate":
+                    self._aim_at_parts(source)
+
+    def _aim_at_parts(self, joined):
+        """Let what others read too, and an output is joined of, be computed where it goes."""
+        for part, region in self._parts(joined):
+            source = beneath_reshapes(part)
+            inside = region.reshaped(part.shape, source.shape)
+            alone = source.size > 1 and not is_leaf(source) and not is_view(source)
+            if alone and inside is not None and id(source) in self.planned.kept and id(source) not in self.targets:
+                self.targets[id(source)] = inside
+                if source.op.name == "concatenate":
+                    self._aim_at_parts(source)
+
+    def _parts(self, node):
+        """(input, its region) of a concatenation whose region is known."""
+        region, axis, offset = self.targets[id(node)], node.params["axis"], 0
+        for i in node.inputs:
+            yield i, region.part(tuple(offset if d == axis else 0 for d in range(node.ndim)))
+            offset += i.shape[axis]
 
     # ---- assembled arrays
 
     def concatenate(self, node):
         """Each input written to its part."""
-        region, axis, offset = self.targets[id(node)], node.params["axis"], 0
-        for i in node.inputs:
-            self.part(i, region.part(tuple(offset if d == axis else 0 for d in range(node.ndim))))
-            offset += i.shape[axis]
+        for part, region in self._parts(node):
+            self.part(part, region)
 
     def update(self, node):
         """A chain of updates of one base, written in order into one buffer."""

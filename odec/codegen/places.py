@@ -171,6 +171,8 @@ class Places:
         """Compute a node into a part of a buffer; an op that no loop computes writes there itself."""
         source = beneath_reshapes(node)
         inside = region if source is node else region.reshaped(node.shape, source.shape)
+        if inside is not None and self.regions.get(id(source)) == inside:
+            return  # it was computed there
         if inside is None or self._is_fused(source):
             self.fill(node, region)
         else:

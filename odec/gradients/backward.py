@@ -14,8 +14,8 @@ from odec.integrate.interpolate import copy
 DIRECTION, END, T_SUM, H_BAR = range(4)
 REALS = 4
 # count: sizes, the steps to take, the next row, and what is to be done
-N, M, DEGREE, FIRST, LAST, ROW, CUT, INSIDE, STEP_ENDS = range(9)
-COUNTS = 9
+N, M, DEGREE, FIRST, LAST, ROW, CUT, INSIDE, STEP_ENDS, KEPT, KEPT_SIZE = range(11)
+COUNTS = 11
 
 
 class Pulls(NamedTuple):
@@ -26,12 +26,20 @@ class Pulls(NamedTuple):
     rhs: Any
 
 
+class KeptPulls(NamedTuple):
+    """Kernels for steps whose residuals were kept: a step's adjoint, that of a step that ends a stretch."""
+
+    plain: Any
+    timed: Any
+
+
 class Tape(NamedTuple):
     """What was recorded, and cotangents.
 
     marks (steps, 2), states (steps, n), end (n,) : as the loop left them; end is the state behind the last step
     times (rows,), rows_bar (rows, n), times_bar (rows,)
     y1_bar, y_bar (n,), p_bar (m,), p_sum (m,), q, q_bar (degree, n), t_bar, h_bar (1,), slope (n,), work
+    kept : the residuals of the first count[KEPT] steps, count[KEPT_SIZE] from one to the next
     """
 
     marks: Any
@@ -51,11 +59,15 @@ class Tape(NamedTuple):
     h_bar: Any
     slope: Any
     work: Any
+    kept: Any
 
 
-def pull_back(kernels, tape, real, count):
+def pull_back(kernels, kept, tape, real, count):
     """Go back over the steps LAST ... FIRST: y1_bar, the cotangent behind the last, becomes that before the first.
-    How many steps they were."""
+    How many steps they were.
+
+    kept : the kernels for steps whose residuals were kept, where there are any
+    """
     n, m, steps = count[N], count[M], count[LAST] - count[FIRST] + 1
     behind, before = tape.y1_bar, tape.y_bar
     for back in range(steps):
@@ -68,7 +80,15 @@ def pull_back(kernels, tape, real, count):
         slide, within = take_rows(kernels, tape, real, count, t, h, end_t, end, behind)
         timed = within > 0 or (back == 0 and count[CUT] == 1)
         mark = offset(tape.marks, 2 * k)
-        if not timed:
+        if within == 0 and k < count[KEPT]:
+            residuals = offset(tape.kept, k * count[KEPT_SIZE])
+            if timed:
+                call_kernel(kept.timed, mark, offset(mark, 1), state, tape.p, residuals, behind, tape.t_bar, tape.h_bar,
+                            before, tape.p_bar, tape.work)  # fmt: skip
+            else:
+                call_kernel(kept.plain, mark, offset(mark, 1), state, tape.p, residuals, behind, tape.t_bar, before,
+                            tape.p_bar, tape.work)  # fmt: skip
+        elif not timed:
             call_kernel(kernels.plain, mark, offset(mark, 1), state, tape.p, behind, tape.t_bar, before, tape.p_bar,
                         tape.work)  # fmt: skip
         elif count[INSIDE] == 1:

@@ -57,7 +57,10 @@ def recorded_run(solver, problem, checkpoints=None):
     problem.most_records = leaf
     trail = Checkpoints(leaf, slots, problem.dense)
     outcome, buffers = solver.run_watched(problem, trail)
-    return trail.finished(outcome, buffers)
+    finished = trail.finished(outcome, buffers)
+    if finished.record is not trail:
+        solver.release(problem, buffers)
+    return finished
 
 
 class Stored:

@@ -17,12 +17,13 @@ from odec.codegen.compile import address
 from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
 from odec.gradients import backward as at
-from odec.gradients.backward import Pulls, Tape, pull_back, slope_along, take_rows
+from odec.gradients.backward import KeptPulls, Pulls, Tape, pull_back, slope_along, take_rows
 from odec.gradients.crossings import Crossings
 from odec.integrate.interpolate import copy
 from odec.integrate.problem import NO_TIMES, Record
 
-PLACES = {name: place for place, name in enumerate(Tape._fields, len(Pulls._fields))}  # where the loop looks for them
+KERNELS = len(Pulls._fields) + len(KeptPulls._fields)
+PLACES = {name: place for place, name in enumerate(Tape._fields, KERNELS)}  # where the loop looks for them
 STRETCH = 2**16  # steps between which the keyboard is heard
 
 
@@ -56,9 +57,19 @@ class Discrete:
         self.ends_only = problem.keeps_end_only and len(outcome.ts) > 0
         self.inside = problem.t_eval is not None and not self.ends_only
         self.polynomials = bool(crossed or (self.inside and len(outcome.ts)))
-        timed = system.compiled("step_vjp", method=record, rows=self.polynomials, timed=True)
-        plain = system.compiled("step_vjp", method=record, rows=False, timed=False)
-        self.kernels = Pulls(plain, timed, system.compiled("rhs"))
+        self.residuals = problem.residuals if isinstance(outcome.record, Record) else None
+        covered = self.residuals is not None and outcome.steps <= self.residuals.steps
+        make = lambda rows, timed: system.compiled("step_vjp", method=record, rows=rows, timed=timed)
+        self.kernels = Pulls(
+            None if covered else make(rows=False, timed=False),
+            None if covered and not self.polynomials else make(rows=self.polynomials, timed=True),
+            system.compiled("rhs"),
+        )
+        make = lambda timed: system.compiled("kept_vjp", method=record, timed=timed)
+        self.kept_kernels = KeptPulls(make(False), make(True)) if self.residuals else KeptPulls(None, None)
+        if self.residuals and self.residuals.head:
+            t0, head = np.array([problem.span[0]]), self.residuals.room[: self.residuals.head]
+            system.compiled("first_residuals", method=record).run(t0, start, problem.p, head)
         self.degree = record.degree if self.polynomials else 0
         self.crossings = Crossings(system.name, event_pulls, problem, outcome, self.kernels) if crossed else None
         compiled_pull_back(system.dtype)
@@ -123,18 +134,21 @@ class _Run:
         self.y1_bar = rows_bar[0].copy() if ends_only else np.zeros(n, dtype)
         self.end, self.t1_bar, self._problem = np.empty(n, dtype), None, problem
         new = lambda size: np.empty(size, dtype)
-        work = work_for(adjoint.kernels, dtype)
+        kept, kernels = adjoint.residuals, (*adjoint.kernels, *adjoint.kept_kernels)
+        work = work_for([k for k in kernels if k], dtype)
         self.tape = Tape(
             np.empty(0), self.end, self.end, problem.p, NO_TIMES if ends_only else outcome.ts,
             rows_bar, self.times_bar, self.y1_bar, new(n), new(m), self.p_sum, new(degree * n), new(degree * n),
-            np.empty(1), np.empty(1), new(n), new(work),
+            np.empty(1), np.empty(1), new(n), new(work), kept.room if kept else NO_TIMES,
         )  # fmt: skip
         self.real, self.count = np.zeros(at.REALS), np.zeros(at.COUNTS, np.int64)
         self.real[at.DIRECTION] = 1.0 if problem.span[1] > problem.span[0] else -1.0
         self.count[at.N], self.count[at.M], self.count[at.DEGREE] = n, m, degree
         self.count[at.ROW] = -1 if ends_only else rows - 1
         self.count[at.INSIDE], self.count[at.STEP_ENDS] = int(adjoint.polynomials), int(problem.t_eval is None)
-        addresses = [k.address for k in adjoint.kernels]
+        if kept:
+            self.count[at.KEPT], self.count[at.KEPT_SIZE] = kept.steps, kept.size
+        addresses = [k.address if k else 0 for k in kernels]
         arrays = [*self.tape, self.real, self.count]
         self._packed = np.array([*addresses, *(a.ctypes.data for a in arrays)], np.int64)
         self._where, self._loop = address(self._packed), compiled_pull_back(dtype)
@@ -182,5 +196,5 @@ def compiled_pull_back(dtype):
     state, real = f"{dtype}*", "float64*"
     numbers = ("marks", "times", "times_bar", "t_bar", "h_bar")
     tape = (Tape, *(real if name in numbers else state for name in Tape._fields))
-    signature = (Pulls, "int", "int", "int"), tape, real, "int64*"
+    signature = (Pulls, "int", "int", "int"), (KeptPulls, "int", "int"), tape, real, "int64*"
     return loop_function("pull_back", pull_back, signature, (copy, take_rows, slope_along))

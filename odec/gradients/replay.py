@@ -6,10 +6,12 @@ import numpy as np
 
 from odec.graph.function import Function
 from odec.graph.node import constant, input_node, line_is
+from odec.ops.call import call
+from odec.ops.rearranging import along
 from odec.steppers.runge_kutta import evaluation
-from odec.steppers.step import dense_function, step_function
+from odec.steppers.step import dense_function, step_function, taped_step_function
 from odec.transforms.jvp import jvp
-from odec.transforms.tape import taped
+from odec.transforms.tape import taped, with_results
 from odec.transforms.vjp import vjp
 
 
@@ -19,11 +21,7 @@ def replay_function(f, method, rows=False):
     (t, h, y, p) -> y1 (n,), and with `rows` q (degree, n), the polynomial of step.py. The slope at the start is
     evaluated here: a step that is done again has none before it.
     """
-    step, y = step_function(f, method), f.inputs["y"]
-    inputs = {
-        "t": input_node("t", (), "float64"), "h": input_node("h", (), "float64"),
-        "y": input_node("y", y.shape, y.dtype), "p": input_node("p", f.inputs["p"].shape, f.inputs["p"].dtype),
-    }  # fmt: skip
+    step, y, inputs = step_function(f, method), f.inputs["y"], _step_inputs(f)
     t, h, start, p = inputs.values()
     with line_is(None):
         tolerance = constant(np.ones(step.inputs["rtol"].shape), y.dtype)
@@ -49,6 +47,68 @@ def step_vjp(f, method, rows=False, timed=False):
         pulled = vjp(replay, wrt)
     outputs = pulled.outputs | ({"q": replay.outputs["q"]} if rows else {})
     return Function("step_vjp", pulled.inputs, outputs)
+
+
+def kept_vjp(f, method, timed=False):
+    """The discrete adjoint of a step whose Residuals the loop has kept: (t, h, y, p, kept, y1_bar) -> t_bar, y_bar,
+    p_bar. Nothing costly is computed again.
+
+    timed : with h_bar
+    kept : the residuals of the evaluation at the start, where the method carries its slope, and what the step left
+    """
+    step, y, n = taped_step_function(f, method), f.inputs["y"], f.inputs["y"].size
+    callee, size = _evaluation_of(step)
+    inputs = _step_inputs(f)
+    t, h, start, p = inputs.values()
+    with line_is(None):
+        tolerance = constant(np.ones(step.inputs["rtol"].shape), y.dtype)
+        heads = [call(callee, t, start, p)] if method.carries_slope else []
+        f0 = along(heads[0], 0, 0, n) if heads else constant(np.empty(0), y.dtype)
+        found = step(t, h, start, p, f0, tolerance, tolerance)
+        results = _parts(found["residuals"])
+        wrt = "t", *(("h",) if timed else ()), "y", "p"
+        pulled = vjp(Function("replay", inputs, {"y1": found["y1"]}), wrt)
+        behind = size * len(heads) + len(method.kept) * n
+        kept = input_node("kept", (behind + size * len(results),), y.dtype)
+        places = [0] * len(heads) + [behind + size * k for k in range(len(results))]
+        known = {id(r): along(kept, 0, k, k + size) for r, k in zip(heads + results, places, strict=True)}
+        outputs = with_results(pulled, known)
+    *given, bar = pulled.inputs.items()
+    return Function("kept_vjp", {**dict(given), "kept": kept, **dict([bar])}, outputs)
+
+
+def first_residuals(f, method):
+    """(t, y, p) -> the residuals (head,) of the evaluation at the start."""
+    callee, _ = _evaluation_of(taped_step_function(f, method))
+    return Function("first_residuals", callee.inputs, callee.outputs)
+
+
+def residual_sizes(f, method):
+    """(head, size) of the Residuals of a method's steps; None where its evaluations leave nothing worth keeping."""
+    try:
+        step = taped_step_function(f, method)
+    except ValueError:
+        return None
+    size = len(method.kept) * f.inputs["y"].size + step.outputs["residuals"].size
+    return (_evaluation_of(step)[1] if method.carries_slope else 0), size
+
+
+def _evaluation_of(step):
+    """(callee, size of its result) of the evaluations of a taped step."""
+    first = _parts(step.outputs["residuals"])[0]
+    return first.params["function"], first.size
+
+
+def _parts(residuals):
+    return list(residuals.inputs) if residuals.op.name == "concatenate" else [residuals]
+
+
+def _step_inputs(f):
+    y, p = f.inputs["y"], f.inputs["p"]
+    return {
+        "t": input_node("t", (), "float64"), "h": input_node("h", (), "float64"),
+        "y": input_node("y", y.shape, y.dtype), "p": input_node("p", p.shape, p.dtype),
+    }  # fmt: skip
 
 
 def step_jvp(f, method, rows=False):

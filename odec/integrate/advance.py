@@ -21,9 +21,9 @@ from odec.graph.op import OPS
 from odec.integrate import slots as at
 from odec.integrate.slots import FREE, HELD, RESOLUTION
 from odec.ops.rough import rough_exp2, rough_log2
-from odec.ops.structure import element, stack
+from odec.ops.structure import concatenate, element, reshape, stack
 from odec.steppers.hermite import stacked
-from odec.steppers.step import step_function
+from odec.steppers.step import step_function, taped_step_function
 
 LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
@@ -34,13 +34,14 @@ where, absolute = OPS["where"], OPS["abs"]
 lt, le, ge, gt = (OPS[name] for name in ("lt", "le", "ge", "gt"))
 
 
-def advance_function(f, method, commits=True, keeps=True):
+def advance_function(f, method, commits=True, keeps=True, tapes=False):
     """One try of a step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), as a Function.
 
     commits : select between the new state and the old one; else the loop takes what was accepted
     keeps : write the stages that the dense output needs; else k has no elements
+    tapes : write the residuals of taped_step_function behind them
     """
-    step = step_function(f, method)
+    step = taped_step_function(f, method) if tapes else step_function(f, method)
     given = step.inputs
     inputs = {
         "now": input_node("now", (at.NOWS,), "float64"), "task": input_node("task", (at.TASKS,), "float64"),
@@ -58,6 +59,8 @@ def advance_function(f, method, commits=True, keeps=True):
             y1 = where(accepted, y1, inputs["y"])
             f1 = where(accepted, f1, inputs["f0"]) if f1.size else f1
         k = found["k"] if keeps else stacked([], inputs["y"])
+        if tapes:
+            k = concatenate(reshape(k, shape=(k.size,)), found["residuals"], axis=0)
     return Function("advance", inputs, {"then": then, "y1": y1, "f1": f1, "k": k})
 
 

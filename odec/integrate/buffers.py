@@ -24,16 +24,16 @@ class Buffers:
     """What one run of the loop works on, laid out in three allocations, and the call that advances it.
 
     solver : Solver; lanes : how many members run side by side; own_p : whether they can differ in parameters, or an
-    event can change them; interpolates : whether the dense output is needed
+    event can change them; interpolates : whether the dense output is needed; tapes : whether problems have Residuals
     events : EventKernels or None; state : a vector (n,) to work on in place of one of its own
     """
 
-    def __init__(self, solver, interpolates, events, state=None, lanes=1, own_p=False):
+    def __init__(self, solver, interpolates, events, state=None, lanes=1, own_p=False, tapes=False):
         self.python, self._method = solver.python, solver.method
         method, n, m, n_events = solver.method, solver.n, solver.m, len(events.resets) if events else 0
         slope, adaptive = n if method.carries_slope else 0, method.adaptive
         shared = ("rtol", "atol", "rules", *(() if own_p else ("p",)))
-        advance = solver.kernel("advance", lanes, shared, interpolates)
+        advance = solver.kernel("advance", lanes, shared, interpolates, tapes)
         dense = solver.kernel("dense", lanes, shared) if interpolates else None
         kernels = advance, solver.rhs, dense, events and events.values, events and events.rates
         resets = list(events.resets) if events else []
@@ -42,7 +42,7 @@ class Buffers:
         degree = method.degree if interpolates else 0
         self._states = _Block(
             solver.dtype, y=0 if state is not None else n * lanes, y_next=n * lanes, f0=slope * lanes,
-            f1=slope * lanes, k=len(method.kept) * n * lanes, q=degree * n * lanes, p=p_wide,
+            f1=slope * lanes, k=0 if tapes else len(method.kept) * n * lanes, q=degree * n * lanes, p=p_wide,
             own_p=m * lanes if own_p else m, rtol=n if adaptive else 0, atol=n if adaptive else 0, work=work,
             g=5 * n_events * lanes, before=row, after=row, slope=row, poly=degree * row,
             trial=n + m if events else n if adaptive else 0,
@@ -169,6 +169,10 @@ class Buffers:
         whole[at.RECORDS] = int(problem.records and not problem.dense)
         self.place("members.stops", stops)
         self._stops = stops
+        if problem.residuals is not None:
+            given = problem.residuals
+            whole[at.RESIDUALS], whole[at.RESIDUAL_ROOM] = given.size, given.steps
+            self.place("lanes.k", given.room[given.head :])
 
     def start_one(self, problem):
         """Fill in one problem."""

@@ -68,15 +68,18 @@ def integrate(kernels, events, rates, lanes, members, kept, whole):
         if pause <= 0:
             break
         pause -= 1
+        k = lanes.k
+        if LANES == 1 and not COPIES:
+            k = offset(k, min(whole[at.SEGMENTS], whole[at.RESIDUAL_ROOM]) * whole[at.RESIDUALS])
         call_kernel(kernels.advance, now, lanes.task, y, lanes.p, f0, lanes.rtol, lanes.atol, lanes.rules, then, y_next,
-                    f1, lanes.k, lanes.work)  # fmt: skip
+                    f1, k, lanes.work)  # fmt: skip
         if whole[at.RECORDS] == at.EACH_ROUND:
             keep_round(lanes, kept, whole, now, then, y)
         attention = 0.0
         for l in range(LANES):
             attention += then[at.ATTENTION * LANES + l]
         if attention > 0.0:
-            attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_next, f0, f1)
+            attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_next, f0, f1, k)
         if COPIES:
             copy(at.NOWS, then, now)
             if then[at.ACCEPTED] > 0.0:
@@ -121,7 +124,7 @@ def keep_round(lanes, kept, whole, now, then, y):
 # ---- a step that needs more than itself ------------------------------------------------------------------
 
 
-def attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_next, f0, f1):
+def attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_next, f0, f1, k):
     """Look at the lanes that ask for it after a step from `now` to `then`."""
     has_polynomial = False
     for l in range(LANES):
@@ -132,7 +135,7 @@ def attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_
             if then[at.ACCEPTED * LANES + l] > 0.0:
                 if not has_polynomial and needs_polynomial(events, lanes, members, whole, count, l, then):
                     call_kernel(kernels.dense, offset(now, at.T * LANES), offset(then, at.TRIED * LANES), y, lanes.p,
-                                f0, y_next, f1, lanes.k, lanes.q, lanes.work)  # fmt: skip
+                                f0, y_next, f1, k, lanes.q, lanes.work)  # fmt: skip
                     has_polynomial = True
                 after = lane_row(y_next, n, l, lanes.after)
                 status = accept(kernels, events, rates, lanes, members, kept, whole, count, l, state, after, now, then,

@@ -18,6 +18,21 @@ NO_TIMES = np.empty(0)
 NOTHING: Any = None  # an array that a solve has not made
 
 
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Room for what a step's evaluations leave for the way back (taped_step_function), step behind step.
+
+    room : a vector; the first `head` numbers are those of the evaluation at the start, where a method carries its slope
+    size : numbers of a step, stages for the dense output before residuals; steps : how many have their own place, all
+        further ones share the next
+    """
+
+    room: np.ndarray
+    head: int
+    size: int
+    steps: int
+
+
 @dataclass
 class Problem:
     """One solve, as flat vectors.
@@ -28,6 +43,7 @@ class Problem:
     first_step : 0 to choose one; max_steps : of all steps tried
     records : keep the start, the size and the state of each accepted step
     most_records : steps, or polynomials, to keep at a time
+    residuals : room for what the evaluations of recorded steps leave for the way back; without events and tstops
     storage : vector(name, size, dtype) makes the arrays for them, and makes them longer; None is in memory
     """
 
@@ -46,6 +62,7 @@ class Problem:
     dense: bool = False
     records: bool = False
     most_records: int = 2**62
+    residuals: Residuals | None = None
     events: EventKernels | None = None
     storage: Any = None
     pause: Callable | None = None  # called with the time reached at the loop's pauses

@@ -26,8 +26,9 @@ class Solver:
     """The loop for one system and one method: compiled kernels and buffers to run them on.
 
     rhs : CompiledKernel, or a Python function of the same arguments with `python`
-    make : (name, lanes, shared, keeps) -> the kernel "advance" or "dense" for so many members side by side, called when
-        first needed; shared : names of the arguments in which they do not differ; keeps : as advance.py says
+    make : (name, lanes, shared, keeps, tapes) -> the kernel "advance" or "dense" for so many members side by side,
+        called when first needed; shared : names of the arguments in which they do not differ; keeps, tapes : as
+        advance.py says
     lanes : members of an ensemble that suit the CPU side by side
     """
 
@@ -36,11 +37,11 @@ class Solver:
         self.n, self.m = sizes
         self.dtype, self._dtype_name = np.dtype(dtype), str(dtype)
         self._make, self._kernels = make, {}
-        self._free: dict[bool, list[Buffers]] = {False: [], True: []}  # runs at the same time take different ones
+        self._free: dict[tuple, list[Buffers]] = {}  # runs at the same time take different ones
 
-    def kernel(self, name, lanes=1, shared=(), keeps=True):
+    def kernel(self, name, lanes=1, shared=(), keeps=True, tapes=False):
         """A kernel of the method; one member by itself always keeps its stages, so that there is one kernel for it."""
-        key = (name, lanes, shared if lanes > 1 else (), keeps or lanes == 1)
+        key = (name, lanes, shared if lanes > 1 else (), keeps or lanes == 1, tapes)
         found = self._kernels.get(key)
         if found is None:
             found = self._kernels[key] = self._make(*key)
@@ -48,37 +49,48 @@ class Solver:
 
     def prepare(self, problem):
         """Compile what a problem needs, so that the time of its solve does not hold it."""
-        self.kernel("advance")
+        self.kernel("advance", tapes=problem.residuals is not None)
         if problem.interpolates:
             self.kernel("dense")
         compiled_loop(self._dtype_name, problem.events is not None)
 
     def run(self, problem):
         """The Outcome of a problem."""
-        interpolates, events = problem.interpolates, problem.events
-        free, state = self._free[interpolates], problem.y if self.n > POOLED else None  # a large y is held once
-        try:
-            buffers = free.pop() if events is None else Buffers(self, interpolates, events, state)
-        except IndexError:
-            buffers = Buffers(self, interpolates, None, state)
+        buffers = self._taken(problem)
         outcome = self._run(buffers, problem)
-        if buffers.size <= POOLED and events is None:
-            free.append(buffers)
+        self.release(problem, buffers)
         if problem.keeps_end_only:
             del buffers  # a large one goes before the end is held twice
             outcome.ys = outcome.ys.copy()
         return outcome
 
     def run_watched(self, problem, trail):
-        """The Outcome of a problem without events, and the buffers that it leaves.
+        """The Outcome of a problem without events, and the buffers that it leaves, which can be released.
 
         trail : asked (Buffers) before each stretch of the loop; for how many tries it may run
         """
-        buffers = Buffers(self, problem.interpolates, None)
+        buffers = self._taken(problem)
         outcome = self._run(buffers, problem, trail)
         if problem.keeps_end_only:
             outcome.ys = outcome.ys.copy()
         return outcome, buffers
+
+    def _taken(self, problem):
+        """Buffers for a problem, those of an earlier run where there are any."""
+        free = self._free.get(_kind(problem)) if problem.events is None else None
+        try:
+            return free.pop() if free else self._new(problem)
+        except IndexError:  # another thread was quicker
+            return self._new(problem)
+
+    def _new(self, problem):
+        state = problem.y if self.n > POOLED else None  # a large y is held once
+        return Buffers(self, problem.interpolates, problem.events, state, tapes=problem.residuals is not None)
+
+    def release(self, problem, buffers):
+        """Let a later run have the buffers of a problem."""
+        if buffers.size <= POOLED and problem.events is None:
+            self._free.setdefault(_kind(problem), []).append(buffers)
 
     def _run(self, buffers, problem, trail=None):
         buffers.start_one(problem)
@@ -139,6 +151,11 @@ class Solver:
     def _slopes(self, buffers):
         """The right-hand side as a callable (t (1,), y, p, out)."""
         return (lambda *arrays: self.rhs(*arrays, buffers.work)) if self.python else self.rhs.run
+
+
+def _kind(problem):
+    """What buffers depend on, beside events."""
+    return problem.interpolates, problem.residuals is not None
 
 
 def evaluations(method, tally):

@@ -39,9 +39,9 @@ EVERY_STEP = -1  # in count[EVALS]: save each accepted step
 # its polynomial, or its start alone), and how far the loop is
 (
     SIZE, OWN_BEGIN, OWN_END, OWN_STATE, OWN_PARAMETERS, OWN_P, OWN_TIMES, TIMES, STOPS, ADAPTIVE, DENSE,
-    RECORDS, PAUSE, IDLE, MORE, ROUNDS, ROOM, SEGMENTS, SEGMENT_ROOM, ALL_FIRED, FIRED_ROOM,
-) = range(21)  # fmt: skip
-WHOLES = 21
+    RECORDS, PAUSE, IDLE, MORE, ROUNDS, ROOM, SEGMENTS, SEGMENT_ROOM, ALL_FIRED, FIRED_ROOM, RESIDUALS, RESIDUAL_ROOM,
+) = range(23)  # fmt: skip
+WHOLES = 23
 EACH_STEP, EACH_ROUND = 1, 2  # in whole[RECORDS]: the accepted steps, or what all lanes try
 ROUND_MARKS = 4  # of a lane, of what it tries: T, TRIED, ACCEPTED, LIVE
 

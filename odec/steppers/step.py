@@ -15,11 +15,15 @@ rtol and atol none for a method of fixed steps.
 
 from __future__ import annotations
 
+from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
+from odec.ops.call import call
+from odec.ops.structure import concatenate, reshape, slice_
 from odec.steppers.low_storage import LowStorageTableau, low_storage_dense, low_storage_step
 from odec.steppers.runge_kutta import runge_kutta_dense, runge_kutta_step
 from odec.steppers.symplectic import SymplecticTableau, check_separable, symplectic_dense, symplectic_step
 from odec.steppers.tableaus import ButcherTableau
+from odec.transforms.tape import taped, taped_calls
 
 STEPS = {
     ButcherTableau: runge_kutta_step, LowStorageTableau: low_storage_step, SymplecticTableau: symplectic_step,
@@ -42,6 +46,31 @@ def step_function(f, method):
     inputs = _inputs(f, method, "t h y p f0 rtol atol")
     with line_is(None):
         return STEPS[type(method)](f, method, **inputs)
+
+
+def taped_step_function(f, method):
+    """As step_function, with one more output, residuals (size,): the results of its evaluations of f one after
+    another, that of f1 last, each with what reverse mode needs of it again (transforms/tape.py). ValueError where there
+    is nothing to keep.
+    """
+    step = taped(step_function(f, method), ("t", "h", "y", "p"))
+    calls = taped_calls(step)
+    if not calls:
+        raise ValueError(f"the evaluations of {f.name} leave nothing to keep")
+    if method.carries_slope:
+        carried = _evaluated(step.outputs["f1"])
+        calls.sort(key=lambda node: node is carried)
+    return Function(step.name, step.inputs, step.outputs | {"residuals": concatenate(*calls, axis=0)})
+
+
+def _evaluated(slope):
+    """The call whose result is a slope; ValueError where there is no one call."""
+    node = slope
+    while node.op is reshape or (node.op is slice_ and node.params["starts"] == (0,)):
+        node = node.inputs[0]
+    if node.op is not call:
+        raise ValueError("the slope that is carried on is no evaluation by itself")
+    return node
 
 
 def dense_function(f, method):

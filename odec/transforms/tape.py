@@ -111,6 +111,17 @@ def taped(function, wrt=None):
     return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
 
 
+def taped_calls(function):
+    """The nodes of a Function that call taped callees, in order."""
+    return [n for n in function.nodes if n.op is call and known(n.params["function"], "tape") is not None]
+
+
+def with_results(function, results):
+    """A Function with the outputs of another, in which some nodes are known: {id: node in their place}."""
+    new = _rebuilt(function.nodes, lambda node, _: results.get(id(node)))
+    return {name: new[id(n)] for name, n in function.outputs.items()}
+
+
 def _moving(function, wrt):
     """{callee: names of its inputs that depend on `wrt` in one of its calls, in order}."""
     needed = needing(function.nodes, [function.inputs[name] for name in wrt])

@@ -51,6 +51,7 @@ def lotka_volterra(t, y, a, b, c, d):
     return [a * y[0] - b * y[0] * y[1], d * y[0] * y[1] - c * y[1]]
 
 
+@functools.cache
 def given_network(case):
     """(y0, weights, rtol, atol)"""
     state, hidden, batch, rtol, atol = NETWORKS[case]

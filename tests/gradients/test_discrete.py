@@ -174,12 +174,12 @@ def test_plain_python_goes_back_as_compiled_code_does():
     tape = Tape(
         taken.marks.ravel(), taken.y.ravel(), out.y.copy(), given_.problem.p, times, w.ravel(), times_bar, y1_bar,
         np.empty(2), np.empty(4), p_sum, np.empty(8), np.empty(8), np.empty(1), np.empty(1), np.empty(2),
-        np.empty(4096),
+        np.empty(4096), np.empty(0),
     )  # fmt: skip
     real, count = np.zeros(at.REALS), np.zeros(at.COUNTS, np.int64)
     real[at.DIRECTION], real[at.END] = 1.0, out.t
     count[[at.N, at.M, at.DEGREE, at.LAST, at.ROW, at.CUT, at.INSIDE]] = 2, 4, 4, len(taken.t) - 1, 3, 1, 1
-    assert pull_back(pulls, tape, real, count) == len(taken.t)
+    assert pull_back(pulls, None, tape, real, count) == len(taken.t)
     np.testing.assert_allclose(p_sum, gradient.params, rtol=1e-12)
     np.testing.assert_allclose(y1_bar + w[0], gradient.y0, rtol=1e-12)
     np.testing.assert_allclose(times_bar[1:], gradient.t_eval[1:], rtol=1e-11)

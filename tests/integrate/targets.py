@@ -31,7 +31,7 @@ def python_solver(system, method="tsit5", rhs=None, advance=None):
     graphs = {"advance": lambda: advance_function(system.graph, record, commits=False),
               "dense": lambda: dense_function(system.graph, record)}  # fmt: skip
     given = {"advance": advance}
-    make = lambda name, lanes, shared, keeps: Counted(given.get(name) or python_kernel(graphs[name](), name))
+    make = lambda name, lanes, shared, keeps, tapes: Counted(given.get(name) or python_kernel(graphs[name](), name))
     sizes = system.y_structure.size, system.p_structure.size
     return Solver(rhs, make, record, sizes, system.dtype, python=True)
 
