@@ -20,26 +20,30 @@ def milliseconds(seconds):
     return f"{seconds * 1e3:.2f} ms"
 
 
+REST = 0.05  # seconds before a run, in which the threads of the one before stop waiting for more work
+
+
 def alternating(runs, rounds):
     """{name: median of what run() returns} over rounds in which every run has its turn, after one turn each."""
     found = {name: [] for name in runs}
     for k in range(rounds + 1):
         for name, run in runs.items():
+            time.sleep(REST)
             seconds = run()
             if k:
                 found[name].append(seconds)
     return {name: statistics.median(times) for name, times in found.items()}
 
 
-def timed(call):
-    """A run that returns the seconds of a call."""
+def timed(call, calls=1):
+    """A run that returns the seconds of a call, the median of so many one after another."""
 
-    def run():
+    def once():
         began = time.perf_counter()
         call()
         return time.perf_counter() - began
 
-    return run
+    return lambda: statistics.median(once() for _ in range(calls))
 
 
 @dataclass
