@@ -150,7 +150,7 @@ class _Run:
             self.count[at.KEPT], self.count[at.KEPT_SIZE] = kept.steps, kept.size
         addresses = [k.address if k else 0 for k in kernels]
         arrays = [*self.tape, self.real, self.count]
-        self._packed = np.array([*addresses, *(a.ctypes.data for a in arrays)], np.int64)
+        self._packed = np.array([*addresses, *map(address, arrays)], np.int64)
         self._where, self._loop = address(self._packed), compiled_pull_back(dtype)
 
     def place(self, p, times, rows_bar):

@@ -239,7 +239,7 @@ class _Thread:
             self.wide[name].fill(0.0)
         arrays_in_order = [*(given[name] for name in Tape._fields), whole]
         packed = np.array(
-            [*(k.address for k in self.back.kernels), *(a.ctypes.data for a in arrays_in_order)], np.int64
+            [*(k.address for k in self.back.kernels), *map(address, arrays_in_order)], np.int64
         )
         self.loop(address(packed))
         return found

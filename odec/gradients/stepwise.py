@@ -257,7 +257,7 @@ class _Run:
             self.count[slot] = value
         arrays = [*adjoint.log, *self.bars, *self.tape, self.real, self.count]
         addresses = [kernel.address for kernel in adjoint.kernels]
-        self._packed = np.array([*addresses, *(a.ctypes.data for a in arrays)], np.int64)
+        self._packed = np.array([*addresses, *map(address, arrays)], np.int64)
         self._loop = compiled_back(dtype)
 
     def back(self, number):

@@ -132,7 +132,7 @@ class Buffers:
         if self.python:
             self.arguments[PLACES[name]] = array.reshape(-1)
         else:
-            self.arguments[PLACES[name]] = address(array) if array.flags.writeable else array.ctypes.data
+            self.arguments[PLACES[name]] = address(array)
 
     def _python_loop(self, lanes):
         loop, _ = loop_text(lanes)

@@ -244,7 +244,7 @@ def python_lanes(system, method, lanes):
     record = method_named(method)
     graphs = {"advance": advance_function(system.graph, record), "dense": dense_function(system.graph, record)}
 
-    def make(name, lanes, shared, keeps):
+    def make(name, lanes, shared, keeps, tapes):
         function = graphs[name]
         sizes = {n: node.size for n, node in (function.inputs | function.outputs).items()}
         return Sized(Wide(python_kernel(function, name), sizes, shared, lanes), list(sizes.values()), shared, sizes)
