@@ -18,7 +18,7 @@ from odec.graph.function import Function
 from odec.graph.node import input_node, make
 from odec.graph.op import OPS
 from odec.ops.structure import slices
-from odec.transforms.simplify import joined_updates
+from odec.transforms.simplify import array_form
 
 LOOP_PRODUCT = 32  # multiplications up to which a matrix product is a loop nest among others, as with a vector
 STRAIGHT_SYSTEM = 5  # unknowns up to which a linear system is solved by straight-line code
@@ -27,7 +27,7 @@ ACCUMULATORS = 8  # partial sums of a reduction along neighbouring elements: fil
 
 def lower_array(function, name=None):
     """The kernel of a Function in the array layout."""
-    return _ArrayLowering(joined_updates(function), name or function.name).kernel()
+    return _ArrayLowering(array_form(function), name or function.name).kernel()
 
 
 class _ArrayLowering(Places):

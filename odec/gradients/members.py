@@ -238,9 +238,7 @@ class _Thread:
         for name in ("y1_bar", "t_sums", "p_sums"):
             self.wide[name].fill(0.0)
         arrays_in_order = [*(given[name] for name in Tape._fields), whole]
-        packed = np.array(
-            [*(k.address for k in self.back.kernels), *map(address, arrays_in_order)], np.int64
-        )
+        packed = np.array([*(k.address for k in self.back.kernels), *map(address, arrays_in_order)], np.int64)
         self.loop(address(packed))
         return found
 

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, current_line, is_structural_zero, make, set_line
+from odec.graph.node import CONSTANT, current_line, is_structural_zero, make, set_line
+from odec.graph.op import OPS
 from odec.ops.arithmetic import add, ipow, mul, sub
-from odec.ops.structure import update
+from odec.ops.families import broadcast_to, total
+from odec.ops.structure import slice_, update
+
+FEW = 4  # columns of a first factor up to which a product is a sum of columns by rows
+LONG = 8  # rows and columns that such a product has at least
 
 
-def joined_updates(function):
-    """A Function in which a sum of updates of zeros in separate places is one chain of updates.
-
-    Reverse mode makes such sums: the cotangent of an array that is read by slices.
-    """
-    if not any(node.op is add and all(i.op is update for i in node.inputs) for node in function.nodes):
-        return function
+def rebuilt(nodes, replaced):
+    """{id: node}: the nodes again, where replaced(node, its new inputs) is not None by that."""
     before, new = current_line(), {}
-    for node in function.nodes:
+    for node in nodes:
         inputs = [new[id(i)] for i in node.inputs]
-        if node.op in (INPUT, CONSTANT) or all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
-            result = node
-        else:
-            set_line(node.line)
-            result = make(node.op, inputs, **node.params)
-        if result.op is add:
-            chain = _joined(*result.inputs)
-            result = result if chain is None else chain
+        set_line(node.line)
+        result = replaced(node, inputs)
+        if result is None:
+            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+            result = node if same else make(node.op, inputs, **node.params)
         if result.name is None and result.op is not CONSTANT:
             result.name = node.name
         new[id(node)] = result
     set_line(before)
+    return new
+
+
+def array_form(function):
+    """A Function as array code computes it best.
+
+    A sum of updates of zeros in separate places, which reverse mode makes of an array that is read by slices, is one
+    chain of updates. A product of matrices with a few columns in the first is a sum of products of columns and rows,
+    which the loops that read it compute element by element.
+    """
+
+    def replaced(node, inputs):
+        if node.op is add:
+            return _joined(*inputs)
+        return _columns_by_rows(*inputs) if node.op is OPS["matmul"] else None
+
+    new = rebuilt(function.nodes, replaced)
     return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+
+
+def _columns_by_rows(a, b):
+    """a @ b as a sum of a column of a times a row of b, for a few of them; else None."""
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    if a.ndim != 2 or not 1 < k <= FEW or min(m, n) < LONG:
+        return None
+    column = lambda q: slice_(a, starts=(0, q), steps=(1, 1), shape=(m, 1))
+    row = lambda q: slice_(b, starts=(q, 0), steps=(1, 1), shape=(1, n))
+    return total([broadcast_to(column(q), (m, n)) * broadcast_to(row(q), (m, n)) for q in range(k)])
 
 
 def _joined(x, y):

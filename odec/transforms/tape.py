@@ -16,11 +16,9 @@ from odec.graph.node import (
     CONSTANT,
     INPUT,
     Node,
-    current_line,
     input_node,
     is_structural_zero,
     make,
-    set_line,
     structural_zero,
 )
 from odec.graph.op import OPS
@@ -30,6 +28,7 @@ from odec.ops.families import total
 from odec.ops.structure import concatenate, reshape, slice_, update
 from odec.transforms.derived import known, once
 from odec.transforms.jvp import free_name
+from odec.transforms.simplify import rebuilt
 from odec.transforms.vjp import needing, vjp
 
 CHEAP = frozenset(
@@ -107,7 +106,7 @@ def taped(function, wrt=None):
         forward = taped_callee(callee, moving[callee]) if callee in moving else None
         return None if forward is None else _part(call(forward, *inputs), 0, node.shape)
 
-    new = _rebuilt(function.nodes, replaced)
+    new = rebuilt(function.nodes, replaced)
     return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
 
 
@@ -118,7 +117,7 @@ def taped_calls(function):
 
 def with_results(function, results):
     """A Function with the outputs of another, in which some nodes are known: {id: node in their place}."""
-    new = _rebuilt(function.nodes, lambda node, _: results.get(id(node)))
+    new = rebuilt(function.nodes, lambda node, _: results.get(id(node)))
     return {name: new[id(n)] for name, n in function.outputs.items()}
 
 
@@ -241,7 +240,7 @@ def _backward(tape, names):
     *inputs, (label, bar) = pulled.inputs.items()
     packed = input_node(free_name("packed", pulled.inputs), (tape.size,), bar.dtype)
     kept = {id(n): _part(packed, place, n.shape) for n, place in tape.places.items()}
-    new = _rebuilt(pulled.nodes, lambda node, _: kept.get(id(node)))
+    new = rebuilt(pulled.nodes, lambda node, _: kept.get(id(node)))
     ports = {**dict(inputs), packed.params["name"]: packed, label: bar}
     outputs = {name: new[id(n)] for name, n in pulled.outputs.items()}
     return _bars(Function(f"{tape.graph.name}_backward", ports, outputs), names)
@@ -279,23 +278,6 @@ def _moved(node, size):
             return None
         result = make(update, [result, value], **link.params)
     return result
-
-
-def _rebuilt(nodes, replaced):
-    """{id: node}: the nodes again, where replaced(node, its new inputs) is not None by that."""
-    before, new = current_line(), {}
-    for node in nodes:
-        inputs = [new[id(i)] for i in node.inputs]
-        set_line(node.line)
-        result = replaced(node, inputs)
-        if result is None:
-            same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-            result = node if same else make(node.op, inputs, **node.params)
-        if result.name is None and result.op is not CONSTANT:
-            result.name = node.name
-        new[id(node)] = result
-    set_line(before)
-    return new
 
 
 def _flat(node):

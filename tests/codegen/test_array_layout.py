@@ -331,3 +331,9 @@ def test_double_precision_time_in_single_precision_code():
     kernel = lower_array(graph)
     check_agreement(loaded([kernel])["step"], graph, drawn(graph, 9))
     check_agreement(python_function(kernel), graph, drawn(graph, 9))
+
+
+def test_a_product_with_few_columns_is_computed_where_it_is_read():
+    graph = traced(lambda y, w: np.tanh(y @ w), {"y": (40, 3), "w": (3, 20)})
+    text = print_python(lower_array(graph))
+    assert "gemm" not in text and text.count("for ") == 2
