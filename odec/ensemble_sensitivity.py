@@ -18,7 +18,7 @@ from odec.solving import parameters_by_name
 from odec.variation import augmented_system, changes_parameters, parts_of, tolerances_of_y
 
 KEYWORDS = tuple(inspect.signature(posed_ensemble).parameters)
-ELSEWHERE = ("target", "executor", "reduce", "on_device", "gather")  # keywords of solve_ensemble that are refused
+ELSEWHERE = ("executor", "reduce", "on_device", "gather")  # keywords of solve_ensemble that are refused
 
 
 def ensemble_sensitivities(model, t_span, y0, params, *, wrt, rtol, atol, error_control, chunk, dtype, progress,
@@ -92,8 +92,8 @@ def _check_options(where, options):
     for name in options:
         if name in ELSEWHERE:
             raise ArgumentError(
-                f"{where}: {name}: derivatives of an ensemble are solved on the CPU of this process, and all "
-                "rows are kept; leave it out."
+                f"{where}: {name}: derivatives of an ensemble are solved in this process, and all rows are kept here; "
+                "leave it out."
             )
         if name in REFUSED:
             raise ArgumentError(f"{where}: {name}: {REFUSED[name]}")

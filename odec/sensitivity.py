@@ -45,7 +45,7 @@ def sensitivities(model, t_span, y0, params=(), *, wrt, rtol=1e-6, atol=1e-9, er
     chunk : how many derivatives (numbers to differentiate by) to solve at once; None chooses
     batched : names of the inputs that the members of an ensemble differ in, as for `odec.solve_ensemble`; members lie
         in lanes and threads, each with its own step sizes, and none raises
-    options : as for `odec.solve`; with `batched` as for `odec.solve_ensemble` on the CPU of this process
+    options : as for `odec.solve`; with `batched` as for `odec.solve_ensemble` in this process, `target` among them
 
     Returns
     -------
@@ -101,7 +101,7 @@ def solve_jvp(model, t_span, y0, params=(), *, tangents, rtol=1e-6, atol=1e-9, b
     tangents : (dy0, dparams), in the structure of y0, and a tuple in signature order or a dict by name; None, and a
         missing name, is zero; the tangent of a batched input has a first axis N, as that has
     batched : names of the inputs that the members of an ensemble differ in, as for `odec.solve_ensemble`
-    options : as for `odec.solve`; with `batched` as for `odec.solve_ensemble` on the CPU of this process
+    options : as for `odec.solve`; with `batched` as for `odec.solve_ensemble` in this process, `target` among them
 
     Returns
     -------

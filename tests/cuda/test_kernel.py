@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from cases import CASES, LONGER, assert_same, on_gpu, record, solved, tolerance_of
+from cases import CASES, FLOOR, LONGER, assert_same, ball, lorenz, on_gpu, record, solved, tolerance_of
 from host import HostDevice
 
+import odec
 from odec.errors import ArgumentError
+from odec.integrate import ensemble_cuda
 
 
 @pytest.mark.parametrize("name", [*CASES, *LONGER])
@@ -56,3 +58,24 @@ def test_a_member_too_large_for_the_gpu_is_refused_with_numbers():
     gpu.resident = 270_000
     with pytest.raises(ArgumentError, match=r"lorenz: a member needs [\d,]+ bytes of its own, .* 270,000 members"):
         on_gpu(gpu, (lambda m: (m[0], m[1], m[2], m[3], m[4], m[5] | {"method": "vern9"}))(CASES["rows"]))
+
+
+@pytest.mark.parametrize("case", ["rows", "resets"])
+def test_sensitivities_are_those_of_the_cpu(case, monkeypatch):
+    monkeypatch.setattr(ensemble_cuda, "device", HostDevice)
+    rho, heights = np.linspace(0, 21, 3), np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 1.0]])
+    given, how = {
+        "rows": ((lorenz, (0.0, 1.0), np.ones(3), {"rho": rho}), {"batched": "rho", "wrt": ("y0", "rho")}),
+        "resets": ((ball, (0.0, 2.0), heights, ()), {"batched": "y0", "wrt": "bounce", "events": FLOOR}),
+    }[case]
+    gpu, cpu = (odec.sensitivities(*given, t_eval=[0.3, 0.9], target=t, **how) for t in ("cuda", "cpu"))
+    for name, wanted in cpu.sensitivities.items():
+        np.testing.assert_allclose(gpu.sensitivities[name], wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_tangents_are_those_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(ensemble_cuda, "device", HostDevice)
+    given = lorenz, (0.0, 1.0), np.ones(3), {"rho": np.linspace(0, 21, 3)}
+    how = {"batched": "rho", "tangents": (None, {"rho": np.array([1.0, -1.0, 2.0])}), "t_eval": [0.3, 0.9]}
+    (_, gpu), (_, cpu) = (odec.solve_jvp(*given, target=t, **how) for t in ("cuda", "cpu"))
+    np.testing.assert_allclose(gpu, cpu, rtol=1e-9, atol=1e-11)
