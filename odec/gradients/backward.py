@@ -126,7 +126,7 @@ def take_rows(kernels, tape, real, count, t, h, end_t, end, behind):
     while count[ROW] >= 0 and (tape.times[count[ROW]] - t) * real[DIRECTION] > 0.0:
         row = count[ROW]
         w = offset(tape.rows_bar, row * n)
-        if tape.times[row] == end_t or count[INSIDE] == 0:
+        if tape.times[row] == end_t:
             for i in range(n):
                 behind[i] += w[i]
             if count[STEP_ENDS] == 0:
