@@ -33,8 +33,10 @@ def room_for(system, method, problem):
     steps = (numbers - head) // size - 1
     if steps < 1:
         return None
-    free = _rooms.setdefault(system, [])
-    room = free.pop() if free else np.empty(numbers, system.dtype)  # pages that are never written take no memory
+    try:
+        room = _rooms.setdefault(system, []).pop()
+    except IndexError:  # none is free, or another thread was quicker
+        room = np.empty(numbers, system.dtype)  # pages that are never written take no memory
     return Residuals(room, head, size, steps)
 
 
