@@ -201,12 +201,8 @@ def end_time(tape, k, l, member, last):
 
 def take_rows(kernels, tape, whole, k, l, behind):
     """Take the cotangents of the rows of a lane's step: of those at its end into `behind`, of the others into q_bar."""
-    n, member, count, real = (
-        whole[N],
-        int(tape.held[l]) - 1,
-        offset(tape.count, l * COUNTS),
-        offset(tape.real, l * REALS),
-    )
+    n, member = whole[N], int(tape.held[l]) - 1
+    count, real = offset(tape.count, l * COUNTS), offset(tape.real, l * REALS)
     marks, times, ahead = marks_of(tape, k), times_of(tape, whole, member), float(whole[AHEAD])
     t, h, end_t = marks[l], marks[LANES + l], end_time(tape, k, l, member, count[LAST])
     real[SLIDE], count[FROM] = 0.0, count[ROW]

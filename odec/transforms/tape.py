@@ -31,38 +31,11 @@ from odec.transforms.jvp import free_name
 from odec.transforms.simplify import rebuilt
 from odec.transforms.vjp import needing, vjp
 
-CHEAP = frozenset(
-    (
-        "add",
-        "sub",
-        "neg",
-        "mul",
-        "div",
-        "ipow",
-        "maximum",
-        "minimum",
-        "fmax",
-        "fmin",
-        "abs",
-        "sign",
-        "copysign",
-        "floor",
-        "ceil",
-        "cast",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "eq",
-        "ne",
-        "and",
-        "or",
-        "xor",
-        "not",
-        "to_float",
-        "where",
-    )
-)  # fmt: skip  elementwise ops that take no longer than storing and loading their results
+# elementwise ops that take no longer than storing and loading their results
+CHEAP = frozenset((
+    "add", "sub", "neg", "mul", "div", "ipow", "maximum", "minimum", "fmax", "fmin", "abs", "sign", "copysign",
+    "floor", "ceil", "cast", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not", "to_float", "where",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
