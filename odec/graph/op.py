@@ -35,7 +35,7 @@ class Op:
     build: Callable = BLANK  # (op, *args, **params) -> Node: coercion and broadcasting
     jvp: Callable = BLANK  # (node, tangents) -> tangent or None; a tangent may be None (zero)
     vjp: Callable = BLANK  # (node, cotangent) -> cotangents of the inputs, None for zero
-    taylor: Callable = BLANK  # (node, series, k) -> k-th coefficient or None
+    taylor: Callable = BLANK  # (node, series) -> its Recurrence (ops/recurrence.py), None for zero
     simplify: Callable | None = BLANK  # (inputs, params) -> Node or None, exact in floating point
     python: str | Callable | None = BLANK  # expression of an elementwise op
     llvm: Callable | None = BLANK  # (emitter, *operands) -> operand, of an elementwise op

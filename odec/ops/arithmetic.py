@@ -22,8 +22,8 @@ from odec.ops.families import (  # fmt: skip
     product_rules,
     reach_of_elements,
     taylor_by_jvp,
-    total,
 )
+from odec.ops.recurrence import Product, Recurrence, Same
 
 
 def like(node, value):
@@ -115,15 +115,10 @@ mul = Op(
 )  # fmt: skip
 
 
-def _taylor_div(node, series, k):
+def _taylor_div(node, series):
     """v = a/b: v_k = (a_k - sum_{j=1..k} b_j v_{k-j}) / b_0 (override: no series of 1/b)."""
-    a, b = node.inputs
-    pairs = [(series(b, j), series(node, k - j)) for j in range(1, k + 1)]
-    known = total(u * v for u, v in pairs if u is not None and v is not None)
-    top = series(a, k)
-    if known is not None:
-        top = -known if top is None else top - known
-    return None if top is None else top / b
+    _, b = node.inputs
+    return Recurrence(node, (Product(b, node, q=-1.0, first=1),), lambda parts: parts[0], lambda top: top / b)
 
 
 div = elementwise(
@@ -171,21 +166,19 @@ def _pow_by_exponent(x, y, v):
     return v * OPS["log"](OPS["where"](OPS["eq"](x, 0.0), 1.0, x))
 
 
-def _taylor_pow(node, series, k):
-    """v = u^a: k u_0 v_k = sum_{j=1..k} (a j - (k - j)) u_j v_{k-j} for a constant a;
+def _taylor_pow(node, series):
+    """v = u^a: k u_0 v_k = sum_{j=1..k} ((a + 1) j - k) u_j v_{k-j} for a constant a (override: no series of u^(a-1));
     otherwise v = exp(w), w = a log u, so k v_k = sum_j j w_j v_{k-j}."""
     x, y = node.inputs
     if not series.is_constant(y):
         w = y * OPS["log"](x)
-        pairs = [(j / k, series(w, j), series(node, k - j)) for j in range(1, k + 1)]
-        return total(c * (p * q) for c, p, q in pairs if p is not None and q is not None)
-    terms = []
-    for j in range(1, k + 1):
-        u, v = series(x, j), series(node, k - j)
-        if u is not None and v is not None:
-            terms.append((y * (j / k) - (k - j) / k) * (u * v))
-    top = total(terms)
-    return None if top is None else top / x
+        return Recurrence(node, (Product(w, node, p=1.0, q=0.0, first=1),))
+    power = scalar_value(y)
+    if power is None:
+        products = Product(x, node, p=1.0, q=0.0, first=1, scale=y + 1.0), Product(x, node, q=-1.0, first=1)
+    else:
+        products = (Product(x, node, p=float(power) + 1.0, q=-1.0, first=1),)
+    return Recurrence(node, products, finish=lambda top: top / x)
 
 
 pow = elementwise(
@@ -211,12 +204,12 @@ def _llvm_ipow(b, x, exponent):
     return chain if exponent > 0 else b.instruction("fdiv", b.literal(1.0, x.dtype), chain)
 
 
-def _taylor_ipow(node, series, k):
+def _taylor_ipow(node, series):
     """A positive power by products of series, so that u_0 = 0 is no exception (override);
     a negative one by the quotient's rule."""
     x, n = node.inputs[0], node.params["exponent"]
     positive = _product_chain(lambda p, q: p * q, x, abs(n))
-    return series(positive if n > 0 else 1.0 / positive, k)
+    return Same(positive if n > 0 else 1.0 / positive)
 
 
 ipow = Op(

@@ -35,7 +35,7 @@ call = Op(
     scalarise=lambda *parts, function: RULES["scalarise"](*parts, function=function), build=_build,
     jvp=lambda node, tangents: RULES["jvp"](node, tangents),
     vjp=lambda node, g, wanted=None: RULES["vjp"](node, g, wanted),
-    taylor=lambda node, series, k: RULES["taylor"](node, series, k), simplify=None, python=None, llvm=None,
+    taylor=lambda node, series: RULES["taylor"](node), simplify=None, python=None, llvm=None,
     reach=lambda node, masks: RULES["reach"](node, masks), cost=lambda node: RULES["cost"](node.params["function"]),
     lower=lambda lowering, node: lowering.call(node), sympy="found through the graph of the callee", domain=(),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Families of ops: from the least an author must say to a complete record.
 
 Taylor coefficients are normalised, v_k = v^(k)/k!. For v = f(u) the elementwise family uses
-k v_k = sum_{j=1..k} j (df/du)_{k-j} u_j, where df/du is itself a node [griewank2008, ch. 13].
+k v_k = sum_{j=1..k} j u_j (df/du)_{k-j}, where df/du is itself a node [griewank2008, ch. 13].
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from odec.errors import ShapeError
 from odec.graph.node import Node, coerce, constant, make, structural_zero
 from odec.graph.op import OPS, Op, zero
+from odec.ops.recurrence import Product, Recurrence
 
 REAL = (-3.0, 3.0)
 POSITIVE = (0.2, 3.0)
@@ -153,22 +154,17 @@ def check_real(dtype):
         raise TypeError(f"dtype={np.dtype(dtype)} cannot be traced, for values are real; leave dtype out")
 
 
-def taylor_by_partials(partials, node, series, k):
-    """v_k = sum_i sum_{j=1..k} (j/k) (partial_i)_{k-j} (u_i)_j."""
-    terms = []
+def taylor_by_partials(partials, node, series):
+    """v_k = sum_i sum_{j=1..k} (j/k) (u_i)_j (partial_i)_{k-j}."""
+    products = []
     for partial, argument in zip(partials, node.inputs, strict=True):
-        if argument.dtype == "bool" or series.is_constant(argument):
-            continue
-        slope = partial(*node.inputs, node)
-        if slope is None:
-            continue
-        if not isinstance(slope, Node):
-            slope = constant(slope, node.dtype, node.shape)
-        for j in range(1, k + 1):
-            a, u = series(slope, k - j), series(argument, j)
-            if a is not None and u is not None:
-                terms.append(a * u if j == k else (j / k) * (a * u))
-    return total(terms)
+        moves = argument.dtype != "bool" and not series.is_constant(argument)
+        slope = partial(*node.inputs, node) if moves else None
+        if slope is not None:
+            if not isinstance(slope, Node):
+                slope = constant(slope, node.dtype, node.shape)
+            products.append(Product(argument, slope, p=1.0, q=0.0, first=1))
+    return Recurrence(node, tuple(products))
 
 
 # ---- linear, bilinear, piecewise linear ---------------------------------------------------------
@@ -192,7 +188,7 @@ def linear(name, doc, *, shape, evaluate, transpose, lower, sympy="a rearrangeme
     return Op(
         name, "linear", doc, shape=shape, dtype=dtype or (lambda first, *rest, **params: first), evaluate=evaluate,
         scalarise=scalarise or evaluate, build=build or _build_plain, jvp=apply, vjp=transpose,
-        taylor=lambda node, series, k: apply(node, [series(i, k) for i in node.inputs]), simplify=simplify,
+        taylor=lambda node, series: Recurrence(node, linear=functools.partial(apply, node)), simplify=simplify,
         python=None, llvm=None, reach=reach, cost=cost, lower=lower, sympy=sympy, domain=domain, numpy=numpy,
     )  # fmt: skip
 
@@ -213,17 +209,19 @@ def product_rules(transposes):
     def vjp(node, cotangent):
         return tuple(transpose(*node.inputs, cotangent) for transpose in transposes)
 
-    def taylor(node, series, k):
-        a, b = node.inputs
-        pairs = [(series(a, j), series(b, k - j)) for j in range(k + 1)]
-        return total(make(node.op, [u, v], **node.params) for u, v in pairs if u is not None and v is not None)
+    def taylor(node, series):
+        return Recurrence(node, (Product(*node.inputs, times=node.op),))
 
     return {"jvp": jvp, "vjp": vjp, "taylor": taylor}
 
 
-def taylor_by_jvp(node, series, k):
+def taylor_by_jvp(node, series):
     """v_k of a piecewise linear op: the linear map at u_0 applied to u_k."""
-    return node.op.jvp(node, [None if i.dtype == "bool" else series(i, k) for i in node.inputs])
+
+    def apply(parts):
+        return node.op.jvp(node, [None if i.dtype == "bool" else u for i, u in zip(node.inputs, parts, strict=True)])
+
+    return Recurrence(node, linear=apply)
 
 
 # ---- emission of elementwise ops ----------------------------------------------------------------

@@ -11,6 +11,7 @@ from odec.graph.node import coerce, constant, is_structural_zero, make, structur
 from odec.graph.op import OPS, Op, traceable
 from odec.ops.comparison import eq, gt, where
 from odec.ops.families import REAL, as_float, broadcast_to, product_rules, reach_of_all, total
+from odec.ops.recurrence import Product, Recurrence
 from odec.ops.structure import concatenate, reshape, slice_, take, transpose
 
 
@@ -128,13 +129,11 @@ def _solve_vjp(node, g):
     return -matmul(w, flipped(node)), w
 
 
-def _solve_taylor(node, series, k):
+def _solve_taylor(node, series):
     """A x = b: A_0 x_k = b_k - sum_{j=1..k} A_j x_{k-j}."""
-    a, b = node.inputs
-    pairs = [(series(a, j), series(node, k - j)) for j in range(1, k + 1)]
-    known = total(matmul(p, q) for p, q in pairs if p is not None and q is not None)
-    right = total([series(b, k), None if known is None else -known])
-    return None if right is None else solve(a, right)
+    a, _ = node.inputs
+    product = Product(a, node, q=-1.0, first=1, times=matmul)
+    return Recurrence(node, (product,), lambda parts: parts[1], lambda right: solve(a, right))
 
 
 def _np_solve(a, b):
@@ -197,14 +196,11 @@ def _expanded(a):
     return a[0, 0] * minors[0] - a[0, 1] * minors[1] + a[0, 2] * minors[2]
 
 
-def _det_taylor(node, series, k):
-    """k v_k = sum_j j <(d det / dA)_{k-j}, A_j>."""
-    (a,), terms = node.inputs, []
-    for j in range(1, k + 1):
-        slope, change = series(_det_slope(a, node), k - j), series(a, j)
-        if slope is not None and change is not None:
-            terms.append((j / k) * OPS["sum"](slope * change, axes=(0, 1)))
-    return total(terms)
+def _det_taylor(node, series):
+    """k v_k = sum_j j <A_j, (d det / dA)_{k-j}>."""
+    (a,) = node.inputs
+    dot = lambda change, slope: OPS["sum"](change * slope, axes=(0, 1))
+    return Recurrence(node, (Product(a, _det_slope(a, node), p=1.0, q=0.0, first=1, times=dot),))
 
 
 det = Op(

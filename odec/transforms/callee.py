@@ -5,8 +5,10 @@ Transformed callees are kept, so that all calls of one Function share them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from odec.graph.function import Function
-from odec.graph.node import input_node, is_structural_zero
+from odec.graph.node import Node, input_node, is_structural_zero
 from odec.ops.call import RULES, call, result_of
 from odec.transforms.derived import once
 from odec.transforms.jvp import jvp
@@ -28,16 +30,22 @@ def _jvp(node, tangents):
     return _called(once(function, ("jvp", names), lambda: jvp(function, names)), *node.inputs, *(t for _, t in moving))
 
 
-def _taylor(node, series, k):
-    function = node.params["function"]
-    known = {
-        name: [series(argument, j) for j in range(1, k + 1)]
-        for name, argument in zip(function.inputs, node.inputs, strict=True)
-        if argument.dtype != "bool" and not series.is_constant(argument)
-    }
-    present = tuple((name, tuple(c is not None for c in found)) for name, found in known.items())
-    coefficient = once(function, ("taylor", k, present), lambda: _coefficient(function, present, k))
-    return _called(coefficient, *node.inputs, *(c for found in known.values() for c in found if c is not None))
+@dataclass(frozen=True, eq=False)
+class _Coefficients:
+    """The coefficients of a call: each is a call of a Function of the arguments' coefficients."""
+
+    node: Node
+
+    def coefficient(self, series, k):
+        function, arguments = self.node.params["function"], self.node.inputs
+        known = {
+            name: [series(argument, j) for j in range(1, k + 1)]
+            for name, argument in zip(function.inputs, arguments, strict=True)
+            if argument.dtype != "bool" and not series.is_constant(argument)
+        }
+        present = tuple((name, tuple(c is not None for c in found)) for name, found in known.items())
+        coefficient = once(function, ("taylor", k, present), lambda: _coefficient(function, present, k))
+        return _called(coefficient, *arguments, *(c for found in known.values() for c in found if c is not None))
 
 
 def _coefficient(function, present, k):
@@ -69,5 +77,5 @@ def _reach(node, masks):
 
 
 RULES.update(
-    jvp=_jvp, vjp=call_vjp, taylor=_taylor, scalarise=_scalarise, reach=_reach, cost=operation_count,
+    jvp=_jvp, vjp=call_vjp, taylor=_Coefficients, scalarise=_scalarise, reach=_reach, cost=operation_count,
 )  # fmt: skip

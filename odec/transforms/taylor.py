@@ -17,6 +17,7 @@ class Series:
     def __init__(self, inputs):
         self._inputs = inputs  # input node -> list of its coefficients
         self._known = {}
+        self._rules = {}
         self._constant = {}
 
     def __call__(self, node, k):
@@ -32,9 +33,20 @@ class Series:
         if key not in self._known:
             before = current_line()
             set_line(node.line)
-            self._known[key] = (node.op.taylor(node, self, k), node)  # keeps the node, so its id stays its own
+            rule = self.rule(node)
+            self._known[key] = None if rule is None else rule.coefficient(self, k)
             set_line(before)
-        return self._known[key][0]
+        return self._known[key]
+
+    def rule(self, node):
+        """How the coefficients of a node follow from others, None for zero."""
+        known = self._rules.get(id(node))
+        if known is None:
+            known = self._rules[id(node)] = (
+                node.op.taylor(node, self),
+                node,
+            )  # keeps the node, so its id stays its own
+        return known[0]
 
     def is_constant(self, node):
         """Whether no input that moves along the curve reaches the node."""
