@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from odec.graph.function import Function
 from odec.graph.node import CONSTANT, current_line, is_structural_zero, make, set_line
-from odec.graph.op import OPS
 from odec.ops.arithmetic import add, ipow, mul, sub
-from odec.ops.families import broadcast_to, total
+from odec.ops.linalg import matmul
+from odec.ops.reduction import sum_
 from odec.ops.structure import slice_, update
-
-FEW = 4  # columns of a first factor up to which a product is a sum of columns by rows
-LONG = 8  # rows and columns that such a product has at least
+from odec.transforms.products import is_product, part_of_product, product, summed_product
 
 
 def rebuilt(nodes, replaced):
@@ -34,27 +32,43 @@ def array_form(function):
     """A Function as array code computes it best.
 
     A sum of updates of zeros in separate places, which reverse mode makes of an array that is read by slices, is one
-    chain of updates. A product of matrices with a few columns in the first is a sum of products of columns and rows,
-    which the loops that read it compute element by element.
+    chain of updates. Products of matrices are as products.py has them; so is one of which only parts are read, each
+    once, or only the sum over its rows.
     """
+    readers = _readers(function)
 
     def replaced(node, inputs):
         if node.op is add:
             return _joined(*inputs)
-        return _columns_by_rows(*inputs) if node.op is OPS["matmul"] else None
+        if node.op is matmul and node.ndim == 2:
+            return product(*inputs)
+        if node.op not in (slice_, sum_) or not is_product(inputs[0]):
+            return None
+        found = readers[id(node.inputs[0])]
+        if node.op is slice_ and _are_parts(found, node.inputs[0].size):
+            return part_of_product(inputs[0], node)
+        return summed_product(inputs[0]) if found == [node] and node.params.get("axes") == (0,) else None
 
     new = rebuilt(function.nodes, replaced)
     return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
 
 
-def _columns_by_rows(a, b):
-    """a @ b as a sum of a column of a times a row of b, for a few of them; else None."""
-    (m, k), n = a.shape[-2:], b.shape[-1]
-    if a.ndim != 2 or not 1 < k <= FEW or min(m, n) < LONG:
-        return None
-    column = lambda q: slice_(a, starts=(0, q), steps=(1, 1), shape=(m, 1))
-    row = lambda q: slice_(b, starts=(q, 0), steps=(1, 1), shape=(1, n))
-    return total([broadcast_to(column(q), (m, n)) * broadcast_to(row(q), (m, n)) for q in range(k)])
+def _readers(function):
+    """{id of a node: the nodes that read it}; None stands for an output."""
+    readers = {id(node): [] for node in function.nodes}
+    for node in function.nodes:
+        for i in node.inputs:
+            readers[id(i)].append(node)
+    for node in function.outputs.values():
+        readers[id(node)].append(None)
+    return readers
+
+
+def _are_parts(readers, size):
+    """Whether all are slices with unit steps, no larger together than what they are of."""
+    return all(n is not None and n.op is slice_ and set(n.params["steps"]) == {1} for n in readers) and (
+        sum(n.size for n in readers) <= size
+    )
 
 
 def _joined(x, y):

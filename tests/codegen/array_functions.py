@@ -180,6 +180,20 @@ def products_in_place(y):
     return np.concatenate([(z * y).reshape(-1), (z @ y).reshape(-1)]), np.concatenate([z @ z, y], axis=1)
 
 
+@arguments(y=(20, 30), w=(32, 40), v=(2,))
+def products_with_repeated_rows(y, w, v):
+    joined = np.concatenate([y, np.full((20, 1), v[0]), np.broadcast_to(v[1:], (20, 1))], axis=1)
+    alike, columns = np.broadcast_to(w[:, 0], (9, 32)), np.broadcast_to(v[:1], (12, 20))
+    return joined @ w, joined.T @ np.sin(y), alike @ w, alike.T @ np.cos(y[:9]), columns @ y, columns.T @ y[:12]
+
+
+@arguments(y=(20, 30), w=(30, 40))
+def products_read_in_parts(y, w):
+    z, whole = y @ w, w @ w.T
+    sums = (np.sin(y) @ w).sum(axis=0)
+    return np.tanh(z[:, :10]), z[:5, 12:].sum(axis=0), sums, whole[:20], whole[10:], y[:, :1] @ w[:1]
+
+
 @arguments(a=(3, 3), b=(3, 2), c=(8, 8), d=(8, 3), v=(8,))
 def systems(a, b, c, d, v):
     a, c = a + 9 * np.eye(3), c + 9 * np.eye(8)

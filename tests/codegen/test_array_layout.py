@@ -337,3 +337,15 @@ def test_a_product_with_few_columns_is_computed_where_it_is_read():
     graph = traced(lambda y, w: np.tanh(y @ w), {"y": (40, 3), "w": (3, 20)})
     text = print_python(lower_array(graph))
     assert "gemm" not in text and text.count("for ") == 2
+
+
+def test_a_state_with_time_beside_it_is_copied_neither_for_a_product_nor_for_its_cotangents():
+    def layer(t, z, w):
+        return np.concatenate([z, np.full((40, 1), t)], axis=1) @ w
+
+    graph = traced(layer, {"t": (), "z": (40, 50), "w": (51, 60)})
+    text = print_python(lower_array(graph))
+    assert re.search(r"gemm\(False, False, 40, 60, 50, z, 50, w, 60, ", text) and "z[" not in text
+    text = print_python(lower_array(vjp(graph)))
+    assert re.search(r"gemm\(False, True, 40, 50, 60, out_bar, 60, w, 60, z_bar, 50\)", text)
+    assert re.search(r"gemm\(True, False, 50, 60, 40, z, 50, out_bar, 60, w_bar, 60\)", text) and "z[" not in text
