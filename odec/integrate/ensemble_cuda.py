@@ -17,7 +17,7 @@ from odec.integrate.batch import NONE_KEPT, Fired, Results
 from odec.integrate.ensemble import ROUND, member_arrays, partials_of
 from odec.integrate.events import SAMPLES
 from odec.integrate.run import evaluations
-from odec.integrate.thread_kernel import READ, WRITTEN, Asked, ThreadKernel, thread_kernel
+from odec.integrate.thread_kernel import Asked, ThreadKernel, thread_kernel
 
 SHARE = 0.8  # of the free memory that a launch may take
 FIRST_ROOM = 16  # events of a member at first, beside what one step may find
@@ -32,7 +32,7 @@ class Loaded:
     """A kernel on a GPU. held : what its key names by identity; lock : of its constants, one solve at a time."""
 
     gpu: Device
-    kernel: ThreadKernel
+    kernel: Any
     function: Function
     held: Any
     lock: threading.Lock
@@ -52,7 +52,7 @@ def run_batch_cuda(system, method, batch, reduce=(), reached=None, on_device=Fal
         raise ArgumentError(f"{system.name}: on_device and reduce exclude each other, for reductions come to the host.")
     loaded = prepare_cuda(system, method, batch, gpu)
     with loaded.lock:
-        run = _Run(system.name, loaded, method, batch)
+        run = Run(system.name, loaded, method, batch)
         return run.on_device() if on_device else run.gathered(reduce, reached)
 
 
@@ -61,23 +61,32 @@ def report(system, method, batch, gpu=None) -> Occupancy:
     return prepare_cuda(system, method, batch, gpu).function.occupancy
 
 
-def kernel_of(system, method, batch):
-    """The ThreadKernel of a batch."""
+def kernel_of(system, method, batch, records=False) -> ThreadKernel:
+    """The ThreadKernel of a batch; records : as it says."""
     own = batch.parameters is not None
-    columns = tuple(map(int, batch.columns)) if own else ()
-    return thread_kernel(system, method, columns, own, batch.problem.events)
+    return thread_kernel(system, method, own_columns(batch), own, batch.problem.events, records)
 
 
-def prepare_cuda(system, method, batch, gpu=None):
+def own_columns(batch):
+    """The places of the flat parameters in which the members of a batch differ, as a key."""
+    return () if batch.parameters is None else tuple(map(int, batch.columns))
+
+
+def prepare_cuda(system, method, batch, gpu=None, records=False):
     """The kernel of a batch, Loaded: made, compiled and put on the GPU once for a system and what members differ in."""
-    gpu, events = gpu or device(), batch.problem.events
-    key = id(gpu), method.digest, None if batch.parameters is None else tuple(map(int, batch.columns)), id(events)
-    known = _known.setdefault(system, {})
+    events = batch.problem.events
+    key = method.digest, batch.parameters is None, own_columns(batch), id(events), records
+    return prepared(system, key, lambda: kernel_of(system, method, batch, records), gpu, events)
+
+
+def prepared(system, key, make, gpu=None, held=None):
+    """What `make` makes, Loaded: once for a system and a key. held : what the key names by identity"""
+    gpu = gpu or device()
+    known, key = _known.setdefault(system, {}), (id(gpu), *key)
     if key not in known:
-        kernel = kernel_of(system, method, batch)
+        kernel = make()
         _check_size(system.name, kernel, gpu)
-        function = gpu.compiled(kernel)
-        known[key] = Loaded(gpu, kernel, function, (gpu, events), threading.Lock())
+        known[key] = Loaded(gpu, kernel, gpu.compiled(kernel), (gpu, held), threading.Lock())
     return known[key]
 
 
@@ -97,7 +106,7 @@ def _check_size(name, kernel, gpu):
         )
 
 
-class _Run:
+class Run:
     """One run of a batch on a loaded kernel."""
 
     def __init__(self, name, loaded, method, batch):
@@ -206,8 +215,11 @@ class _Run:
             place[short] = again[name]
         return [(short[who], *rest) for who, *rest in events]
 
-    def launch(self, part, room):
-        """Solve a part that fits; {name: DeviceArray} of what it leaves."""
+    def launch(self, part, room, starts=None):
+        """Solve a part that fits; {name: DeviceArray} of what it leaves.
+
+        starts (size + 1,) : of a kernel that records, where the record of each member starts, and the last one ends
+        """
         size, rows, n, gpu = part.size, part.rows, self.n, self.gpu
         arrays = member_arrays(part, self.dtype)
         events = part.problem.events
@@ -218,8 +230,12 @@ class _Run:
             "fired_y": (size, room, n), "t_end": (size,), "y_end": (size, n), "tally": (size, at.TALLIES),
             "fired": (size,),
         }  # fmt: skip
-        read = {name: gpu.copy_of(arrays[name]) for name in READ}
-        left = {name: gpu.empty(shapes[name], dtype or self.dtype) for name, dtype in WRITTEN.items()}
+        if starts is not None:
+            arrays["starts"] = starts
+            shapes |= {"marks": (starts[-1], at.ROUND_MARKS), "segments": (starts[-1], n)}
+        launch = self.kernel.launch
+        read = {name: gpu.copy_of(arrays[name]) for name in launch.read}
+        left = {name: gpu.empty(shapes[name], dtype or self.dtype) for name, dtype in launch.written.items()}
         left["ys"].fill_bytes(0xFF)  # nan, where a member does not get so far
         own = (int(a is not None) for a in (part.begins, part.ends, part.states, part.times))
         asked = Asked._make((size, *own, rows, len(part.problem.tstops), room))

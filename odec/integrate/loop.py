@@ -110,7 +110,9 @@ def needs_room(events, lanes, whole):
 
 def keep_round(lanes, kept, whole, now, then, y):
     """Record what all lanes try: marks (4, LANES), where it starts, how long it is, 1 where it is accepted, whose it is
-    as in task[LIVE]; and the states (n, LANES)."""
+    as in task[LIVE]; and the states (n, LANES). Of one lane only what is accepted."""
+    if LANES == 1 and then[at.ACCEPTED] == 0.0:
+        return
     size, number = lanes.count[at.N] * LANES, whole[at.SEGMENTS]
     marks = offset(kept.marks, at.ROUND_MARKS * LANES * number)
     copy(LANES, offset(now, at.T * LANES), marks)

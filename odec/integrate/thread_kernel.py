@@ -7,21 +7,18 @@ is constant memory.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FunctionType
 from typing import NamedTuple
 
-import numpy as np
-
-from odec.codegen import cuda, machine
+from odec.codegen import cuda
 from odec.codegen.kernel import Kernel, work_for
 from odec.codegen.lower import lower
 from odec.codegen.machine import call_kernel, offset
 from odec.codegen.print_llvm import TYPES, print_llvm
-from odec.codegen.print_python import print_python, with_callees
+from odec.codegen.print_python import with_callees
 from odec.codegen.targets import CUDA
 from odec.integrate import slots as at
 from odec.integrate.compiled import PLAIN, WIDE, loop_signature, loop_text
@@ -29,6 +26,20 @@ from odec.integrate.interpolate import copy
 from odec.integrate.lanes import Kept, Lanes, Members
 from odec.integrate.loop import integrate
 from odec.integrate.slots import NEEDS_ROOM
+from odec.integrate.thread_ir import (
+    BARRIER,
+    Launch,
+    address_of,
+    aligned,
+    allocas,
+    block,
+    block_bytes,
+    declared,
+    kinds,
+    pointer,
+    table,
+)
+from odec.integrate.thread_text import filled, head, kernels_source, thread_head, without_imports
 
 NAME = "ensemble"
 WITHOUT_PAUSE = 2**62  # steps
@@ -47,6 +58,7 @@ class Sizes(NamedTuple):
     adaptive: int
     own_p: int
     own_parameters: int
+    records: int
 
 
 class Asked(NamedTuple):
@@ -71,7 +83,8 @@ WRITTEN = {
     "ys": "", "fired_t": "float64", "fired_e": "int64", "fired_m": "int64", "fired_y": "", "t_end": "float64",
     "y_end": "", "tally": "int64", "fired": "int64",
 }  # fmt: skip
-
+STARTS = {"starts": "int64"}  # of a kernel that records: where the record of each member starts, and the last one ends
+RECORDED = {"marks": "float64", "segments": ""}
 
 CONSTANT_BYTES = 48 * 1024  # of the 64 KiB of constant memory; parameters that need more stay in the GPU's memory
 ATTEMPT = ("now", "task", "y", "p", "f0", "rtol", "atol", "rules", "then", "y_next", "f1", "k", "work")  # advance's
@@ -101,10 +114,11 @@ def until_attention(advance, n, carried, kept, now, task, y, p, f0, rtol, atol, 
     return 0
 
 
-def trajectory(member, sizes, asked, fired, kernels, values, rates, lanes, members, kept, whole):
+def trajectory(member, sizes, asked, fired, starts, kernels, values, rates, lanes, members, kept, whole):
     """Solve one member in buffers of its own; fired[member] : how many events it had.
 
-    A member with more events than there is room for ends with the status NEEDS_ROOM.
+    starts : where the record of each member starts, where accepted steps are recorded
+    A member with more events, or steps to record, than there is room for ends with the status NEEDS_ROOM.
     """
     count, room = lanes.count, asked.room
     for slot in range(at.COUNTS):
@@ -120,7 +134,11 @@ def trajectory(member, sizes, asked, fired, kernels, values, rates, lanes, membe
     whole[at.OWN_TIMES], whole[at.TIMES], whole[at.STOPS] = asked.own_times, asked.rows, asked.inner
     whole[at.SIZE], whole[at.IDLE], whole[at.MORE], whole[at.PAUSE] = member + 1, 1, 1, WITHOUT_PAUSE
     whole[at.FIRED_ROOM], members.queue[0] = room, member
-    own = Kept(kept.ts, kept.ys, kept.marks, kept.segments, offset(kept.fired_t, member * room),
+    marks, segments = kept.marks, kept.segments
+    if sizes.records == 1:
+        whole[at.RECORDS], whole[at.SEGMENT_ROOM] = at.EACH_ROUND, starts[member + 1] - starts[member]
+        marks, segments = offset(marks, starts[member] * at.ROUND_MARKS), offset(segments, starts[member] * sizes.n)
+    own = Kept(kept.ts, kept.ys, marks, segments, offset(kept.fired_t, member * room),
                offset(kept.fired_e, member * room), offset(kept.fired_m, member * room),
                offset(kept.fired_y, member * room * sizes.n), kept.t_end, kept.y_end, kept.tally)  # fmt: skip
     if integrate(kernels, values, rates, lanes, members, own, whole) == NEEDS_ROOM:
@@ -148,6 +166,17 @@ class ThreadKernel:
     resets: tuple[bool, ...]
     columns: tuple[int, ...]
 
+    @property
+    def records(self):
+        """Whether accepted steps are recorded, by a loop that takes them one by one."""
+        return self.sizes.records == 1
+
+    @property
+    def launch(self):
+        """What the kernel is launched with."""
+        read, written = (STARTS, RECORDED) if self.records else ({}, {})
+        return Launch(NAME, Asked._fields, READ | read, WRITTEN | written)
+
     @functools.cached_property
     def local(self):
         """{name: (numbers, dtype)} of the buffers of a thread."""
@@ -167,19 +196,15 @@ class ThreadKernel:
     @property
     def local_bytes(self):
         """Bytes of a thread's own memory, beside its registers."""
-        return self._block_bytes + (0 if self._in_registers else self._hot_bytes)
+        return block_bytes(self.local) + (0 if self._in_registers or self.records else block_bytes(self._hot_local))
 
     @property
-    def _block_bytes(self):
-        return sum(_aligned(*place) for place in self.local.values())
-
-    @property
-    def _hot_bytes(self):
-        return sum(_aligned(*self.local[name]) for name in HOT if name in self.local)
+    def _hot_local(self):
+        return {name: self.local[name] for name in HOT if name in self.local}
 
     @property
     def _in_registers(self):
-        return self._hot_bytes + _aligned(self.sizes.m, self.dtype) <= HOT_BYTES
+        return block_bytes(self._hot_local) + aligned(self.sizes.m, self.dtype) <= HOT_BYTES
 
     @functools.cached_property
     def shared(self):
@@ -188,13 +213,13 @@ class ThreadKernel:
         tolerance = s.n * s.adaptive
         found = {"rules": (at.RULES, "float64"), "rtol": (tolerance, state), "atol": (tolerance, state),
                  "p": (s.m, state)}  # fmt: skip
-        if sum(_aligned(*place) for place in found.values()) > CONSTANT_BYTES:
+        if block_bytes(found) > CONSTANT_BYTES:
             del found["p"]
         return {name: place for name, place in found.items() if place[0]}
 
     def where(self, group):
         """For each field of Lanes, Members or Kept the name of its buffer, None where there is none."""
-        names = {f: f for f in group._fields if f in (*self.local, *self.shared, *READ, *WRITTEN)}
+        names = {f: f for f in group._fields if f in (*self.local, *self.shared, *self.launch.arguments)}
         p = "p" if "p" in self.shared else "large_p"
         own = "own_p" if self.sizes.own_p else p
         special = {Lanes: {"p": own, "own_p": own}, Members: {"watch": "first_watch", "columns": "COLUMNS", "p": p}}
@@ -205,12 +230,13 @@ class ThreadKernel:
     def llvm(self):
         """LLVM IR of the kernel in modules: its kernels, the loops, and `one_member(member, arguments)`."""
         kernels = print_llvm(list(self.kernels.values()), CUDA)
-        return [kernels, _loop_ir(self.dtype, bool(self.resets)), _hot_ir(self.dtype), self._glue()]
+        loop = _loop_ir(self.dtype, bool(self.resets))
+        return [kernels, loop, *(() if self.records else (_hot_ir(self.dtype),)), self._glue()]
 
     def ptx(self, cc):
         """The kernel as PTX for GPUs of compute capability `cc` and later."""
         visible = [NAME, *(f"shared_{name}" for name in self.shared)]
-        return cuda.ptx([*self.llvm(), _entry()], cc, visible, inline=True, unroll=self._in_registers)
+        return cuda.ptx([*self.llvm(), self.launch.entry()], cc, visible, inline=True, unroll=self._in_registers)
 
     def resources(self, cc):
         """What a thread of the kernel takes, as ptxas reports it."""
@@ -227,59 +253,56 @@ class ThreadKernel:
         )
 
     def _glue(self):
-        named = ("rhs", *(name for name in self.kernels if name != "rhs"))
-        resets = [_address(f"reset{i}") if there else "0" for i, there in enumerate(self.resets)]
+        named = {name: self.kernels[name] for name in ("rhs", *(name for name in self.kernels if name != "rhs"))}
+        resets = [address_of(f"reset{i}") if there else "0" for i, there in enumerate(self.resets)]
         constant = (f"@shared_{name} = addrspace(4) externally_initialized global "
                     f"[{size} x {TYPES[dtype]}] zeroinitializer, align 16"
                     for name, (size, dtype) in self.shared.items())  # fmt: skip
         return "\n".join([
-            _table("COLUMNS", map(str, self.columns or (0,))), _table("RESETS", resets or ["0"]), *constant,
-            *(f"declare void @{name}({', '.join(['ptr'] * (len(self.kernels[name].arguments) + 1))})"
-              for name in named),
-            "declare void @llvm.assume(i1)", self._hot(), self._one_member(),
+            table("COLUMNS", map(str, self.columns or (0,))), table("RESETS", resets or ["0"]), *constant,
+            *declared(named), "declare void @llvm.assume(i1)", *(() if self.records else (self._hot(),)),
+            self._one_member(),
         ])  # fmt: skip
 
     def _hot(self):
         """LLVM IR of `steps`, in place of `advance`: with buffers in registers, and what all share from constant
         memory. The empty assembly keeps what is used only between such stretches out of the registers."""
         s, local = self.sizes, self.local
-        hot = {f"hot.{name}": local[name] for name in HOT if name in local}
         here = {name: self._shared(name) if name in self.shared else f"%{name}" for name in ATTEMPT}
         if s.own_p or "p" not in self.shared:
             here["p"] = "%p"
-        values = [f"i64 {_address('attempt')}", f"i64 {s.n}", f"i64 {s.carried}", f"i64 {self.kept * s.n}",
+        values = [f"i64 {address_of('attempt')}", f"i64 {s.n}", f"i64 {s.carried}", f"i64 {self.kept * s.n}",
                   *(f"ptr {here[name]}" for name in ATTEMPT),
                   *(f"ptr %hot.{name}" if name in local else "ptr null" for name in HOT)]  # fmt: skip
         arguments = ", ".join(f"ptr %{name}" for name in ATTEMPT)
         return "\n".join([
             f"define void @attempt({arguments}) {{", BARRIER, f"  call void @advance({arguments})", "  ret void", "}",
-            f"declare void @until_attention({_kinds(values)})", f"define void @steps({arguments}) {{",
-            *_allocas(hot), BARRIER, f"  call void @until_attention({', '.join(values)})", BARRIER, "  ret void", "}",
+            f"declare void @until_attention({kinds(values)})", f"define void @steps({arguments}) {{",
+            *allocas({f"hot.{name}": place for name, place in self._hot_local.items()}), BARRIER,
+            f"  call void @until_attention({', '.join(values)})", BARRIER, "  ret void", "}",
         ])  # fmt: skip
 
     def _one_member(self):
         values = ["i64 %member", *(f"i64 {size}" for size in self.sizes), *(f"i64 %{f}" for f in Asked._fields),
-                  "ptr %fired", *(f"i64 {_address(name)}" for name in ("steps", "rhs", "dense")),
+                  "ptr %fired", "ptr %starts" if self.records else "ptr null",
+                  *(f"i64 {address_of(name)}" for name in (self._attempts, "rhs", "dense")),
                   "ptr @RESETS" if self.resets else "ptr null"]  # fmt: skip
-        values += [f"i64 {_address(name)}" if self.resets else "ptr null" for name in ("events", "rates")]
+        values += [f"i64 {address_of(name)}" if self.resets else "ptr null" for name in ("events", "rates")]
         for group in (Lanes, Members, Kept):
-            values += [f"ptr {self._shared(name) if name in self.shared else _pointer(name)}"
+            values += [f"ptr {self._shared(name) if name in self.shared else pointer(name)}"
                        for name in self.where(group).values()]  # fmt: skip
         values.append("ptr %whole")
         return "\n".join([
-            f"declare void @trajectory({_kinds(values)})", f"define void @one_member(i64 %member, {_declared()}) {{",
-            f"  %block = alloca [{self._block_bytes} x i8], align 16", *self._places(),
-            '  call void asm sideeffect "", "l,~{memory}"(ptr %block)',
+            f"declare void @trajectory({kinds(values)})",
+            f"define void @one_member(i64 %member, {self.launch.declared}) {{", *block(self.local),
             "  %never_every_step = icmp sge i64 %rows, 0", "  call void @llvm.assume(i1 %never_every_step)",
             f"  call void @trajectory({', '.join(values)})", "  ret void", "}", "",
         ])  # fmt: skip
 
-    def _places(self):
-        """LLVM IR of where a thread's buffers lie in its block."""
-        place = 0
-        for name, (size, dtype) in self.local.items():
-            yield f"  %{name} = getelementptr inbounds i8, ptr %block, i64 {place}"
-            place += _aligned(size, dtype)
+    @property
+    def _attempts(self):
+        """What the loop calls for its tries: one, or all up to one that asks for attention."""
+        return "advance" if self.records else "steps"
 
     def _shared(self, name):
         return f"addrspacecast (ptr addrspace(4) @shared_{name} to ptr)"
@@ -288,49 +311,37 @@ class ThreadKernel:
 
     def python(self):
         """The kernel as Python that Numba's CUDA simulator runs: the kernels, the loop, and what a thread does."""
-        kernels = {k.name: k for kernel in self.kernels.values() for k in with_callees(kernel)}
-        tables = [
-            f"{name} = np.array({a.tolist()}, np.{a.dtype})" for k in kernels.values() for name, a in k.tables.items()
-        ]
+        needed = "from odec.integrate.slots import NEEDS_ROOM"
         parts = [
-            f'"""{self.title}."""',
-            _head(),
-            *tables,
-            *(print_python(replace(k, callees=())) for k in kernels.values()),
+            head(self.title, LOOP, needed),
+            kernels_source(self.kernels.values()),
+            _loop_source(),
+            self._thread_source(),
         ]
-        parts += [_loop_source(), self._thread_source()]
         return "\n\n".join(parts)
 
     def _thread_source(self):
-        arguments = ", ".join((*Asked._fields, *self.shared, *READ, *WRITTEN))
         resets = ", ".join(f"reset{i}" if there else "None" for i, there in enumerate(self.resets))
-        groups = [
-            f"{group.__name__}({', '.join(f'{f}={name}' for f, name in self.where(group).items())})"
-            for group in (Lanes, Members, Kept)
-        ]
-        sizes = ", ".join(f"{f}={v}" for f, v in self.sizes._asdict().items())
+        groups = (filled(group, self.where(group)) for group in (Lanes, Members, Kept))
         values, s = "events, rates" if self.resets else "None, None", self.sizes
-        hot = {name: self.local[name] for name in HOT if name in self.local}
+        hot, starts = self._hot_local, "starts" if self.records else "None"
         hots = ", ".join(f"hot_{name}" if name in hot else "None" for name in HOT)
+        buffers = self.local | {f"hot_{name}": place for name, place in hot.items()}
         return "\n".join([
-            f"COLUMNS = np.array({list(self.columns)}, np.int64)", f"RESETS = [{resets}]", "", "", "@cuda.jit",
-            f"def {NAME}({arguments}):", "    member = cuda.grid(1)", "    if member < size:",
-            *(f"        {name} = cuda.local.array({size}, np.{dtype})" for name, (size, dtype) in self.local.items()),
-            *(f"        hot_{name} = cuda.local.array({size}, np.{dtype})" for name, (size, dtype) in hot.items()),
-            "", f"        def steps({', '.join(ATTEMPT)}):",
+            f"COLUMNS = np.array({list(self.columns)}, np.int64)", f"RESETS = [{resets}]", "", "",
+            *thread_head(self.launch, buffers, self.shared),
+            f"        def steps({', '.join(ATTEMPT)}):",
             f"            until_attention(advance, {s.n}, {s.carried}, {self.kept * s.n}, {', '.join(ATTEMPT)},",
             f"                            {hots})",
-            "", f"        sizes = Sizes({sizes})", f"        asked = Asked({', '.join(Asked._fields)})",
-            "        kernels = Kernels(steps, rhs, dense, RESETS)",
+            "", f"        sizes = {filled(Sizes, s._asdict())}", f"        asked = Asked({', '.join(Asked._fields)})",
+            f"        kernels = Kernels({self._attempts}, rhs, dense, RESETS)",
             *(f"        {name} = {text}" for name, text in zip(("lanes", "members", "kept"), groups, strict=True)),
-            f"        trajectory(member, sizes, asked, fired, kernels, {values}, lanes, members, kept, whole)", "",
+            f"        trajectory(member, sizes, asked, fired, {starts}, kernels, {values}, lanes, members, kept,",
+            "                   whole)", "",
         ])  # fmt: skip
 
 
 # ---- LLVM IR
-
-
-BARRIER = '  call void asm sideeffect "", "~{memory}"()'
 
 
 @functools.cache
@@ -339,7 +350,7 @@ def _loop_ir(dtype, with_events):
     integrated, parts = loop_text(1, copies=True)
     function = FunctionType(trajectory.__code__, {**globals(), "integrate": integrated}, "trajectory")
     signature = ("int", (Sizes, *["int"] * len(Sizes._fields)), (Asked, *["int"] * len(Asked._fields)), "int64*",
-                 *loop_signature(dtype, with_events))  # fmt: skip
+                 "int64*", *loop_signature(dtype, with_events))  # fmt: skip
     return cuda.translated_by_numba("trajectory", function, signature, (*parts, integrated))
 
 
@@ -351,106 +362,22 @@ def _hot_ir(dtype):
     return cuda.translated_by_numba("until_attention", until_attention, (*["int"] * 4, *kinds), (copy,))
 
 
-def _entry():
-    """LLVM IR of the kernel itself: a thread finds its member."""
-    registers = ("tid", "ctaid", "ntid")
-    values = ["i64 %member", *(f"i64 %{f}" for f in Asked._fields), *(f"ptr %{name}" for name in READ | WRITTEN)]
-    return "\n".join([
-        *(f"declare i32 @llvm.nvvm.read.ptx.sreg.{r}.x()" for r in registers),
-        f"declare void @one_member({_kinds(values)})", f"define void @{NAME}({_declared()}) {{", "entry:",
-        *(f"  %{r} = call i32 @llvm.nvvm.read.ptx.sreg.{r}.x()" for r in registers),
-        *(f"  %{r}.wide = zext i32 %{r} to i64" for r in registers),
-        "  %before = mul nuw nsw i64 %ctaid.wide, %ntid.wide", "  %member = add nuw nsw i64 %before, %tid.wide",
-        "  %there = icmp slt i64 %member, %size", "  br i1 %there, label %solve, label %done", "solve:",
-        f"  call void @one_member({', '.join(values)})", "  br label %done", "done:", "  ret void", "}", "",
-    ])  # fmt: skip
-
-
-def _declared():
-    """The kernel's arguments as LLVM declares them."""
-    numbers = [f"i64 %{f}" for f in Asked._fields]
-    read = [f"ptr noalias readonly align 16 %{name}" for name in READ]
-    return ", ".join([*numbers, *read, *(f"ptr noalias align 16 %{name}" for name in WRITTEN)])
-
-
-def _kinds(values):
-    return ", ".join(value.split()[0] for value in values)
-
-
-def _allocas(buffers):
-    return [f"  %{name} = alloca [{size} x {TYPES[dtype]}], align 16" for name, (size, dtype) in buffers.items()]
-
-
-def _address(kernel):
-    return f"ptrtoint (ptr @{kernel} to i64)"
-
-
-def _pointer(name):
-    """A buffer as LLVM names it."""
-    return "null" if name is None else f"{'@' if name.isupper() else '%'}{name}"
-
-
-def _table(name, items):
-    items = [f"i64 {item}" for item in items]
-    return f"@{name} = private unnamed_addr constant [{len(items)} x i64] [{', '.join(items)}]"
-
-
-def _aligned(size, dtype):
-    """Bytes of a buffer, so that the next one starts at a multiple of 16."""
-    return -(-size * np.dtype(dtype).itemsize // 16) * 16
-
-
-# ---- Python
-
-
-def _head():
-    """What the Python text imports, and how its loop calls kernels: some take no workspace."""
-    call = "def call_kernel(kernel, *buffers):\n    kernel(*buffers[: kernel.__code__.co_argcount])"
-    return "\n".join([
-        "import numpy as np", "from numba import cuda", "",
-        "from odec.codegen.print_python import det, gemm, gesv, np_erf as erf, np_rough_exp2 as rough_exp2",
-        "from odec.codegen.print_python import np_rough_log2 as rough_log2, np_sigmoid as sigmoid",
-        "from odec.codegen.print_python import np_softplus as softplus", "from odec.integrate.slots import NEEDS_ROOM",
-        *dict.fromkeys(line for module in LOOP for line in _imports(module)), "", "", call, "", "",
-        inspect.getsource(machine.offset), "", inspect.getsource(machine.take),
-    ])  # fmt: skip
-
-
 LOOP = (*PLAIN, *WIDE)
 
 
 def _loop_source():
     """The loop as it stands in its files, for threads of their own."""
-    texts = [_without_imports(module) for module in LOOP]
+    texts = [without_imports(module) for module in LOOP]
     texts += [inspect.getsource(part) for part in (Sizes, Asked)]
     texts += [f"WITHOUT_PAUSE = {WITHOUT_PAUSE}", inspect.getsource(until_attention), inspect.getsource(trajectory)]
     return "\n\n".join(texts).replace("COPIES = False", "COPIES = True")
 
 
-def _without_imports(module):
-    """A module's text without its docstring and its imports."""
-    source = inspect.getsource(module)
-    nodes, left_out = ast.parse(source).body, set()
-    for node in nodes:
-        if isinstance(node, (ast.Import, ast.ImportFrom)) or node is nodes[0]:
-            left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    lines = enumerate(source.splitlines(), 1)
-    return "\n".join(line for number, line in lines if number not in left_out).strip() + "\n"
-
-
-def _imports(module):
-    """The imports of a module of what is not printed here."""
-    printed = ("__future__", machine.__name__, *(m.__name__ for m in LOOP))
-    for node in ast.parse(inspect.getsource(module)).body:
-        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module not in printed):
-            yield ast.unparse(node)
-
-
-def thread_kernel(system, method, columns=(), own_p=False, events=None):
+def thread_kernel(system, method, columns=(), own_p=False, events=None, records=False):
     """The ThreadKernel of a system and a method.
 
     columns : places in the flat parameters in which members differ; own_p : whether they differ in any
-    events : EventKernels or None
+    events : EventKernels or None; records : whether accepted steps are recorded
     """
     lowered = {
         name: lower(system.derivative(name, **how), name)
@@ -464,7 +391,7 @@ def thread_kernel(system, method, columns=(), own_p=False, events=None):
     own = bool(own_p or any(resets))
     sizes = Sizes(
         n, m, m if own else 0, n if method.carries_slope else 0, method.degree, len(resets), method.error_exponent,
-        int(method.adaptive), int(own), len(columns),
+        int(method.adaptive), int(own), len(columns), int(records),
     )  # fmt: skip
     title = f"{system.name} by {method.name}: one member a thread"
     return ThreadKernel(title, system.graph.inputs["y"].dtype, sizes, len(method.kept), lowered, resets, tuple(columns))

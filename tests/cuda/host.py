@@ -5,6 +5,7 @@ tested where there is no GPU.
 """
 
 import ctypes
+import functools
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -12,17 +13,19 @@ import numpy as np
 from odec.codegen import cuda
 from odec.codegen.compile import _llvm, _new_machine, object_code
 from odec.codegen.cuda_driver import Occupancy
-from odec.integrate.thread_kernel import READ, WRITTEN, Asked, _declared, _kinds
+from odec.integrate.thread_ir import kinds
 
-VALUES = ["i64 %member", *(f"i64 %{f}" for f in Asked._fields), *(f"ptr %{name}" for name in READ | WRITTEN)]
-ALL_MEMBERS = f"""
-declare void @one_member({_kinds(VALUES)})
-define void @ensemble({_declared()}) {{
+
+def all_members(launch):
+    """LLVM IR of a loop over members, in place of a kernel's entry."""
+    return f"""
+declare void @one_member({kinds(launch.values)})
+define void @{launch.name}({launch.declared}) {{
 entry:
   br label %next
 next:
   %member = phi i64 [ 0, %entry ], [ %after, %next ]
-  call void @one_member({", ".join(VALUES)})
+  call void @one_member({", ".join(launch.values)})
   %after = add i64 %member, 1
   %more = icmp slt i64 %after, %size
   br i1 %more, label %next, label %done
@@ -30,6 +33,9 @@ done:
   ret void
 }}
 """
+
+
+known_code = functools.cache(object_code)  # several tests run the same kernel
 
 
 class HostDevice:
@@ -73,20 +79,22 @@ class HostArray:
 class HostFunction:
     def __init__(self, gpu, kernel):
         _llvm()
-        texts = [*kernel.llvm(), ALL_MEMBERS]
+        launch = kernel.launch
+        texts = [*kernel.llvm(), all_members(launch)]
         texts = [text.replace("@__nv_", "@") for text in (*texts, *cuda._matrix_routines(texts))]
         first, *others = (llvm.parse_assembly(cuda.HEADER.sub("", text)) for text in texts)
         for module in others:
             first.link_in(module)
         for function in first.functions:
-            if not function.is_declaration and function.name != "ensemble":
+            if not function.is_declaration and function.name != launch.name:
                 function.linkage = "internal"
         self.gpu, self.occupancy = gpu, Occupancy(1, kernel.local_bytes, 1, 1.0)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _new_machine())
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(object_code(str(first))))
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(known_code(str(first))))
         self._engine.finalize_object()
-        kinds = [ctypes.c_int64] * len(Asked._fields) + [ctypes.c_void_p] * len(READ | WRITTEN)
-        self._call = ctypes.CFUNCTYPE(None, *kinds)(self._engine.get_function_address("ensemble"))
+        arrays = len(launch.arguments) - len(launch.numbers)
+        taken = [ctypes.c_int64] * len(launch.numbers) + [ctypes.c_void_p] * arrays
+        self._call = ctypes.CFUNCTYPE(None, *taken)(self._engine.get_function_address(launch.name))
 
     def set_constant(self, name, array):
         ctypes.memmove(self._engine.get_global_value_address(name), array.ctypes.data, array.nbytes)
