@@ -19,8 +19,7 @@ REFUSED = {  # keyword of solve_ensemble: (what it is without, why it is not)
     "events": ((), "they are not differentiated here; leave events out, and end t_span where the event would."),
     "reduce": ((), "the rows are what is differentiated; leave it out, and reduce `ens.ys`."),
     "executor": (None, "gradients are made in this process; leave it out, and ask for threads."),
-    "target": ("cpu", "gradients of ensembles are made on the CPU; leave it out."),
-    "on_device": (False, "gradients of ensembles are made on the CPU; leave it out."),
+    "on_device": (False, "rows and their cotangents lie in the host's memory; leave it out."),
     "gather": (True, "the rows are needed here; leave it out."),
 }  # fmt: skip
 
@@ -37,7 +36,8 @@ def ensemble_vjp(model, t_span, y0, params, batched, adjoint, steered, options):
     """
     _check(adjoint, steered, options)
     ens = solve_ensemble(model, t_span, y0, params, batched=batched, **options)
-    return ens, EnsemblePullback(ens, options.get("threads"), isinstance(params, dict))
+    where = options.get("target", "cpu"), options.get("threads")
+    return ens, EnsemblePullback(ens, *where, isinstance(params, dict))
 
 
 def _check(adjoint, steered, options):
@@ -70,16 +70,20 @@ class EnsemblePullback:
     members that failed, all cotangents are zero, whatever those of their rows are.
     """
 
-    def __init__(self, ens, threads, by_name):
+    def __init__(self, ens, target, threads, by_name):
         batch, self._ends = ens.origin.batch, ens.origin.batch.rows == 0
         self._ens, self._by_name, self._where = ens, by_name, np.flatnonzero(ens.success)
         chosen = chosen_members(batch, self._where)  # copies, which the user cannot change
         self._batch = replace(chosen, problem=replace(batch.problem, t_eval=batch.problem.t_eval.copy()))
-        tries = ens.steps[self._where].astype(np.int64) + ens.rejected[self._where]
-        self._steps = int(ens.steps[self._where].sum(dtype=np.int64))
-        self._back = None
-        if len(self._where):
-            self._back = MembersBack(ens.origin.system, ens.origin.record, self._batch, tries, threads)
+        steps = ens.steps[self._where].astype(np.int64)
+        tries, self._steps, self._back = steps + ens.rejected[self._where], int(steps.sum()), None
+        origin = ens.origin.system, ens.origin.record
+        if len(self._where) and target == "cuda":
+            from odec.gradients.members_cuda import MembersBackOnCuda
+
+            self._back = MembersBackOnCuda(*origin, self._batch, steps, tries)
+        elif len(self._where):
+            self._back = MembersBack(*origin, self._batch, tries, threads)
 
     def __repr__(self):
         return f"<pullback of {self._ens.name} over {self._steps:,} steps of {len(self._where):,} members>"

@@ -80,9 +80,10 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     seminorm : they leave the gradient by the parameters out of their error norm
     batched : the inputs that the members of an ensemble differ in, as odec.solve_ensemble takes them, with its options:
         sol is its EnsembleSolution, and ys_bar is in the structure of its `ys`, or of `y1` where the end only is kept.
-        The pullback solves the members again, some at a time, in lanes and threads. Inputs in which members differ
-        have their first axis N; cotangents of the others are summed over members, bit by bit the same for any number of
-        threads. A member that fails adds nothing
+        The pullback solves the members again, some at a time, in lanes and threads, or with target="cuda" in a thread
+        of the GPU each, as many as its memory holds the steps of. Inputs in which members differ have their first axis
+        N; cotangents of the others are summed over members, bit by bit the same for any number of threads and for any
+        memory. A member that fails adds nothing
     progress, throw, options : as odec.solve takes them
 
     Raises

@@ -1,8 +1,8 @@
 """The discrete adjoint of an ensemble: chunks of its members are solved again with their rounds on record, and
 gone back over at once, in lanes and threads.
 
-So memory does not grow with the ensemble. Where chunks end follows from the ensemble alone, and cotangents of what
-members share are summed chunk by chunk: no thread changes a bit of them.
+So memory does not grow with the ensemble. Cotangents of what members share are summed member by member: neither threads
+nor chunks change a bit of them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
 from odec.errors import Status
 from odec.gradients import rounds as at
-from odec.gradients.backward import Pulls, slope_along
-from odec.gradients.rounds import NUMBERS, SIGNATURE, Tape
+from odec.gradients.backward import slope_along
+from odec.gradients.rounds import NUMBERS, Pulls, Tape
 from odec.integrate import interpolate, lanes
 from odec.integrate import slots as loop
 from odec.integrate.compiled import functions_of, specialised
@@ -32,6 +32,7 @@ from odec.integrate.problem import NO_TIMES
 
 TAPE_BYTES = 8 * 2**20  # of a chunk: little beside the caches of a CPU, long beside the last members of a chunk
 LEAST, MOST_CHUNKS = 64, 64  # members of a chunk, where memory allows; chunks, so that many threads have work
+ADDED = 1024  # members whose cotangents are added at a time
 
 
 @dataclass
@@ -51,13 +52,41 @@ class PulledMembers:
     """Cotangents of what an ensemble was given: sums over its members in float64, and those of each of them of what
     they differ in, else with no members.
 
-    parameters (size, k) : of the batch's columns; steps : gone back over
+    parameters (size, k) : of the batch's columns
     """
 
     summed: Cotangents
     own: Cotangents
     parameters: np.ndarray
-    steps: int = 0
+
+    def take(self, pulled, where, columns):
+        """Take in the Cotangents of the members at `where`, the next ones."""
+        for name, value in vars(pulled).items():
+            own = getattr(self.own, name)
+            if len(own):
+                own[where] = value
+            else:
+                setattr(self.summed, name, added(getattr(self.summed, name), value))
+        if self.parameters.size:
+            self.parameters[where] = pulled.p[:, columns]
+
+
+def nothing_yet(batch, n, m, dtype):
+    """PulledMembers of a Batch to be filled in."""
+    differ = {"y": batch.states, "p": None, "t0": batch.begins, "t1": batch.ends, "times": batch.times}
+    shapes = {"y": (n,), "p": (m,), "t0": (), "t1": (), "times": (batch.rows,)}
+    own = {k: np.empty((0 if differ[k] is None else batch.size, *shape),
+                       dtype if k == "y" else float) for k, shape in shapes.items()}  # fmt: skip
+    k = 0 if batch.parameters is None else len(batch.columns)
+    summed = {k: np.zeros(shape) for k, shape in shapes.items()}
+    return PulledMembers(Cotangents(**summed), Cotangents(**own), np.empty((batch.size, k), dtype))
+
+
+def added(total, values):
+    """total + values[0] + values[1] + ..., one after the other, so that it does not matter where chunks end."""
+    for start in range(0, len(values), ADDED):
+        total = np.cumsum(np.concatenate([total[None], values[start : start + ADDED]]), axis=0)[-1]
+    return total
 
 
 class MembersBack:
@@ -77,7 +106,10 @@ class MembersBack:
             system.compiled, "lane_vjp", lanes=self.lanes, shared=shared if self.lanes > 1 else (), method=record
         )
         rows = batch.rows > 0
-        self.kernels = Pulls(make(rows=False, timed=False), make(rows=rows, timed=True), system.compiled("rhs"))
+        asked = make(rows=rows, timed=True)
+        self.kernels = Pulls(
+            make(rows=False, timed=False), None if rows else asked, asked if rows else None, system.compiled("rhs")
+        )
         self.degree = record.degree if rows else 0
         compiled_pull_rounds(system.dtype, self.lanes)
 
@@ -98,7 +130,7 @@ class MembersBack:
     def pull(self, rows_bar):
         """The PulledMembers of cotangents rows_bar (size, rows, n) of the rows, without times (size, 1, n)."""
         batch, chunks = self.batch, self.chunks()
-        found = self._nothing_yet()
+        found = nothing_yet(batch, self.solver.n, self.solver.m, self.solver.dtype)
         free, stop = queue.SimpleQueue(), threading.Event()
         for _ in range(threads := min(self.threads, len(chunks))):
             free.put(_Thread(self, stop))
@@ -112,31 +144,8 @@ class MembersBack:
 
         with _in_order(one, chunks, threads, stop) as results:
             for (start, end), pulled in zip(chunks, results, strict=True):
-                _add(found, pulled, slice(start, end), batch.columns)
-        found.summed = Cotangents(**{k: v[0] for k, v in vars(found.summed).items()})
+                found.take(pulled, slice(start, end), batch.columns)
         return found
-
-    def _nothing_yet(self):
-        batch, n, m, dtype = self.batch, self.solver.n, self.solver.m, self.solver.dtype
-        differ = {"y": batch.states, "p": None, "t0": batch.begins, "t1": batch.ends, "times": batch.times}
-        shapes = {"y": (n,), "p": (m,), "t0": (), "t1": (), "times": (batch.rows,)}
-        own = {k: np.empty((0 if differ[k] is None else batch.size, *shape),
-                           dtype if k == "y" else float) for k, shape in shapes.items()}  # fmt: skip
-        summed = {k: np.zeros((1, *shape)) for k, shape in shapes.items()}
-        k = 0 if batch.parameters is None else len(batch.columns)
-        return PulledMembers(Cotangents(**summed), Cotangents(**own), np.empty((batch.size, k), dtype))
-
-
-def _add(found, pulled, where, columns):
-    """Take in the Cotangents of the members of a chunk."""
-    for name, value in vars(pulled).items():
-        own = getattr(found.own, name)
-        if len(own):
-            own[where] = value
-        else:
-            getattr(found.summed, name)[0] += value.sum(axis=0, dtype=np.float64)
-    if found.parameters.size:
-        found.parameters[where] = pulled.p[:, columns]
 
 
 @contextlib.contextmanager
@@ -185,7 +194,7 @@ class _Thread:
             "y1_bar": state(n * width), "y_bar": state(n * width), "q_wide": q_wide, "q_bar": state(degree * n * width),
             "h_bar": real(width), "real": real(at.REALS * width), "count": np.zeros(at.COUNTS * width, np.int64),
             "q": q_wide if width == 1 else state(degree * n), "end": state(n), "slope": state(n), "when": real(1),
-            "work": state(work_for(back.kernels, dtype)),
+            "work": state(work_for([k for k in back.kernels if k], dtype)),
         }  # fmt: skip
         self.loop = compiled_pull_rounds(back.system.dtype, width)
 
@@ -233,12 +242,9 @@ class _Thread:
         whole[at.ROWS], whole[at.OWN_TIMES] = rows, int(part.times is not None)
         whole[at.STOPS], whole[at.AHEAD] = len(part.problem.tstops), 1 if t1 > t0 else -1
         whole[at.OWN_P], whole[at.OWN_PARAMETERS] = int(self.own_p), len(part.columns) if self.own_p else 0
-        self.wide["held"].fill(0.0)
-        self.wide["look"].fill(-whole[at.AHEAD] * at.FAR_OFF)
-        for name in ("y1_bar", "t_sums", "p_sums"):
-            self.wide[name].fill(0.0)
         arrays_in_order = [*(given[name] for name in Tape._fields), whole]
-        packed = np.array([*(k.address for k in self.back.kernels), *map(address, arrays_in_order)], np.int64)
+        addresses = [k.address if k else 0 for k in self.back.kernels]
+        packed = np.array([*addresses, *map(address, arrays_in_order)], np.int64)
         self.loop(address(packed))
         return found
 
@@ -254,12 +260,20 @@ _one_at_a_time = threading.Lock()
 
 @functools.cache
 def _compiled_pull_rounds(dtype, number):
-    kinds = (
-        "float64*" if f in NUMBERS else "int64*" if f in ("columns", "count") else f"{dtype}*" for f in Tape._fields
-    )
+    function, helpers = loop_back_text(number)
+    return loop_function(f"pull_rounds{number}", function, loop_back_signature(dtype), helpers)
+
+
+@functools.cache
+def loop_back_text(number):
+    """`rounds.pull_rounds` for so many lanes, and the functions that it calls."""
     found = specialised((lanes, at), number)
     parts = [f for name, f in found.items() if name != "pull_rounds"]
-    kernels, whole = SIGNATURE
-    signature = kernels, (Tape, *kinds), whole
-    helpers = (*parts, slope_along, *functions_of(interpolate).values())
-    return loop_function(f"pull_rounds{number}", found["pull_rounds"], signature, helpers)
+    return found["pull_rounds"], (*parts, slope_along, *functions_of(interpolate).values())
+
+
+def loop_back_signature(dtype):
+    """The kinds of its arguments, as `loop_function` takes them."""
+    kinds = dict.fromkeys(Tape._fields, f"{dtype}*") | dict.fromkeys(NUMBERS, "float64*")
+    kinds |= dict.fromkeys(("columns", "count"), "int64*")
+    return (Pulls, *["int"] * len(Pulls._fields)), (Tape, *kinds.values()), "int64*"

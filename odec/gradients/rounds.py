@@ -3,7 +3,8 @@
 What a step's adjoint makes of its cotangents is one kernel, `lane_vjp`. The loop looks at a lane only where a member
 begins or ends in it, where the step has rows, and where it ends at a stop; times are treated as in backward.py.
 
-Plain Python that is compiled once an installation for each number of lanes, as integrate/loop.py is.
+Plain Python that is compiled once an installation for each number of lanes, as integrate/loop.py is; on a GPU each
+thread runs it for one member in one lane.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from odec.codegen.machine import call_kernel, offset
-from odec.gradients.backward import Pulls, slope_along
+from odec.gradients.backward import slope_along
 from odec.integrate.lanes import LANES, lane_row
 from odec.integrate.members import FAR_OFF
 from odec.integrate.slots import ROUND_MARKS
 
-# whole: sizes; how many rounds; rows of a member, and whether their times are its own; how many parameters are its own
-N, M, DEGREE, ROUNDS, ROWS, OWN_TIMES, STOPS, OWN_PARAMETERS, OWN_P, AHEAD = range(10)
-WHOLES = 10
+# whole: sizes; the first round, and how many; rows of a member, and whether their times are its own; how many
+# parameters are its own
+N, M, DEGREE, FIRST, ROUNDS, ROWS, OWN_TIMES, STOPS, OWN_PARAMETERS, OWN_P, AHEAD = range(11)
+WHOLES = 11
 # count, of a lane: its next row, the one it had before the step, its next stop, whether the step is looked at, ends at
 # a stop, is the member's last
 ROW, FROM, STOP, ASKED, CUT, LAST = range(6)
@@ -26,6 +28,16 @@ COUNTS = 6
 # real, of a lane: how fast the rows at the end of the step move with its time, the cotangent of the size of a cut step
 SLIDE, H_BAR = range(2)
 REALS = 2
+
+
+class Pulls(NamedTuple):
+    """Kernels: a step's adjoint, that of a step that is looked at, that of one whose member has rows, the right-hand
+    side. Of the second and the third one is needed."""
+
+    plain: Any
+    timed: Any
+    within: Any
+    rhs: Any
 
 
 class Tape(NamedTuple):
@@ -79,15 +91,15 @@ class Tape(NamedTuple):
 
 NUMBERS = ("marks", "t_end", "times", "stops", "times_bar", "t0_bar", "t1_bar", "held", "look", "t_sums", "t_next",
            "h_bar", "real", "when")  # fmt: skip
-SIGNATURE = (Pulls, "int", "int", "int"), "int64*"
 
 
 def pull_rounds(kernels, tape, whole):
     """Go back over all rounds: the cotangents of the rows of members become those of what they were given."""
     behind, before, t_sums, t_next = tape.y1_bar, tape.y_bar, tape.t_sums, tape.t_next
     p_sums, p_next = tape.p_sums, tape.p_next
+    empty_lanes(tape, whole)
     for back in range(whole[ROUNDS]):
-        k = whole[ROUNDS] - 1 - back
+        k = whole[FIRST] + whole[ROUNDS] - 1 - back
         t = marks_of(tape, k)
         h, taken, y = offset(t, LANES), offset(t, 2 * LANES), states_of(tape, whole, k)
         if not asks(tape, whole, t):
@@ -96,7 +108,7 @@ def pull_rounds(kernels, tape, whole):
         else:
             attend(kernels, tape, whole, k, behind, t_sums, p_sums)
             if whole[ROWS] > 0:
-                call_kernel(kernels.timed, t, h, y, tape.p, behind, tape.q_bar, taken, t_sums, p_sums, t_next,
+                call_kernel(kernels.within, t, h, y, tape.p, behind, tape.q_bar, taken, t_sums, p_sums, t_next,
                             tape.h_bar, before, p_next, tape.q_wide, tape.work)  # fmt: skip
             else:
                 call_kernel(kernels.timed, t, h, y, tape.p, behind, taken, t_sums, p_sums, t_next, tape.h_bar, before,
@@ -107,8 +119,18 @@ def pull_rounds(kernels, tape, whole):
         p_sums, p_next = p_next, p_sums
     for l in range(LANES):
         if tape.held[l] > 0.0:
-            leave(kernels, tape, whole, 0, l, behind, t_sums, p_sums)
+            leave(kernels, tape, whole, whole[FIRST], l, behind, t_sums, p_sums)
     return whole[ROUNDS]
+
+
+def empty_lanes(tape, whole):
+    """Begin with no member in any lane."""
+    for l in range(LANES):
+        tape.held[l], tape.look[l], tape.t_sums[l] = 0.0, -FAR_OFF * float(whole[AHEAD]), 0.0
+    for i in range(whole[N] * LANES):
+        tape.y1_bar[i] = 0.0
+    for j in range(whole[M] * LANES):
+        tape.p_sums[j] = 0.0
 
 
 def marks_of(tape, k):

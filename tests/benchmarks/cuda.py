@@ -1,5 +1,5 @@
-"""Ensembles on a GPU: seconds, nanoseconds a step of a trajectory, the share of the GPU's peak arithmetic; and diffrax
-on the same GPU, where it is installed.
+"""Ensembles on a GPU: seconds, nanoseconds a step of a trajectory, the share of the GPU's peak arithmetic; gradients;
+and diffrax on the same GPU, where it is installed.
 
     python tests/benchmarks/cuda.py [--quick]
 
@@ -76,6 +76,20 @@ def row(gpu, name, case, dtype, tolerance, repeats):
     print(f"| {name} | {method} | {dtype} | {took:.4f} | {took / steps * 1e9:.3f} | {share:.1%} |", flush=True)
 
 
+def gradient_row(members, dtype, tolerance, repeats):
+    """The gradient of a function of the ends of a Lorenz ensemble by each rho: the solve, and the way back."""
+    model, span, y0, params, batched, method = lorenz_case(members)
+    how = {"batched": batched, "method": method, "rtol": tolerance, "atol": tolerance, "target": "cuda", "dtype": dtype}
+    forward, (ens, pullback) = seconds(lambda: odec.solve_vjp(model, span, y0, params, **how), repeats)
+    back, found = seconds(lambda: pullback(2 * ens.y1), repeats)
+    steps = found.stats["steps"]
+    for way, took in (("forwards", forward), ("backwards", back)):
+        each = took / steps * 1e9
+        print(
+            f"| Lorenz, gradient of {members:,}, {way} | {method} | {dtype} | {took:.4f} | {each:.3f} | |", flush=True
+        )
+
+
 def diffrax_row(members, dtype, tolerance, repeats):
     """The Lorenz ensemble by diffrax, vmapped and jitted."""
     import diffrax
@@ -115,6 +129,7 @@ def main():
         row(gpu, f"Lorenz, {members:,}", lorenz_case(members), dtype, tolerance, repeats)
         if importlib.util.find_spec("diffrax"):
             diffrax_row(members, dtype, tolerance, repeats)
+        gradient_row(members // 10, dtype, tolerance, repeats)
     row(gpu, f"Pleiades, {members // 10:,}", pleiades_case(members // 10), "float64", 1e-8, repeats)
 
 

@@ -1,5 +1,7 @@
 """Ensembles that every form of the CUDA kernel is compared on with the CPU, and the comparison."""
 
+import contextlib
+
 import numpy as np
 
 import odec
@@ -42,6 +44,7 @@ FLOOR = odec.Event(
 )  # fmt: skip
 APEX = odec.Event(lambda t, y: y[1], direction=-1)
 THIRD = odec.Event(lambda t, y: y["angle"], direction=-1, terminal=3)
+GRADIENT = "y0", "params", "t_eval", "t0", "t1"
 TIMES = np.linspace(0.0, 1.0, 4)
 RANDOM = np.random.default_rng(5)
 
@@ -92,6 +95,10 @@ LONGER = {
     ),
 }  # fmt: skip
 
+# Those that have gradients: without events; and some that differ in most of what a kernel is made for.
+DIFFERENTIABLE = [name for name, case in (CASES | LONGER).items() if "events" not in case[-1]]
+PULLED = ["rows", "ends only, all inputs their own", "own times, a structured state"]
+
 
 def solved(case, target, **more):
     """The EnsembleSolution of a case."""
@@ -99,19 +106,35 @@ def solved(case, target, **more):
     return odec.solve_ensemble(model, span, y0, params, batched=batched, target=target, **(how | more))
 
 
-def on_gpu(gpu, case, **more):
-    """The EnsembleSolution of a case on what stands for a GPU."""
+def pulled(case, target):
+    """The Gradient of a case, of cotangents that are neither few nor alike."""
+    model, span, y0, params, batched, how = case
+    ens, pullback = odec.solve_vjp(model, span, y0, params, batched=batched, target=target, **how)
+    bar = lambda rows: np.cos(np.arange(rows.size)).reshape(rows.shape)
+    return pullback({name: bar(rows) for name, rows in ens.ys.items()} if isinstance(ens.ys, dict) else bar(ens.ys))
+
+
+@contextlib.contextmanager
+def standing_for_a_gpu(gpu):
+    """What asks for a GPU finds this one."""
     usual, ensemble_cuda.device = ensemble_cuda.device, lambda: gpu
     try:
-        return solved(case, "cuda", **more)
+        yield gpu
     finally:
         ensemble_cuda.device = usual
 
 
+def on_gpu(gpu, case, **more):
+    """The EnsembleSolution of a case on what stands for a GPU."""
+    with standing_for_a_gpu(gpu):
+        return solved(case, "cuda", **more)
+
+
 def leaves(values):
     """The arrays of a structure, flat."""
-    if isinstance(values, dict):
-        return np.concatenate([leaves(v) for v in values.values()])
+    if isinstance(values, (dict, tuple)):
+        parts = values.values() if isinstance(values, dict) else values
+        return np.concatenate([np.empty(0), *map(leaves, parts)])
     return np.asarray(values, float).ravel()
 
 
@@ -125,6 +148,19 @@ def record(solution):
     if fired is not None:
         found |= {"member": fired.member, "event": fired.event, "fired_t": fired.t, "fired_y": fired.y}
     return {name: np.asarray(value) for name, value in found.items()}
+
+
+def gradient_record(gradient):
+    """What is compared of a Gradient, as {name: array}."""
+    return {name: leaves(getattr(gradient, name)) for name in GRADIENT if getattr(gradient, name) is not None}
+
+
+def assert_same_gradient(found, wanted, tolerance):
+    """Cotangents within a tolerance of the largest of their kind."""
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        most = np.abs(value).max(initial=1.0)
+        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance * most, err_msg=name)
 
 
 def assert_same(found, wanted, tolerance):

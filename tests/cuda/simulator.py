@@ -1,4 +1,4 @@
-"""The kernel's readable Python under Numba's CUDA simulator: cases by name, written to a file.
+"""The kernels' readable Python under Numba's CUDA simulator: cases by name, and gradients, written to a file.
 
 NUMBA_ENABLE_CUDASIM=1 python simulator.py OUT.npz NAME ...
 """
@@ -6,7 +6,7 @@ NUMBA_ENABLE_CUDASIM=1 python simulator.py OUT.npz NAME ...
 import sys
 
 import numpy as np
-from cases import CASES, on_gpu, record
+from cases import CASES, PULLED, gradient_record, on_gpu, pulled, record, standing_for_a_gpu
 from numba import cuda
 
 from odec.codegen.cuda_driver import Occupancy
@@ -56,15 +56,16 @@ class SimulatedFunction:
         self.constants[name] = array.copy()
 
     def launch(self, threads, numbers, arrays):
-        constants = [self.constants[f"shared_{name}"] for name in self.kernel.shared]
         flat = [a.array.reshape(-1) for a in arrays]
         flat = [a if a.size else np.empty(1, a.dtype) for a in flat]
         with np.errstate(all="ignore"):
-            self.namespace["ensemble"][-(-threads // 2), 2](*numbers, *constants, *flat)
+            self.namespace[self.kernel.name][-(-threads // 2), 2](*numbers, *self.constants.values(), *flat)
 
 
 if __name__ == "__main__":
     assert not hasattr(cuda, "cudadrv") or "simulator" in cuda.cudadrv.__name__, "set NUMBA_ENABLE_CUDASIM=1"
     out, *names = sys.argv[1:]
     found = {name: record(on_gpu(SimulatedDevice(), CASES[name])) for name in names}
+    with standing_for_a_gpu(SimulatedDevice()):
+        found |= {f"gradient of {name}": gradient_record(pulled(CASES[name], "cuda")) for name in PULLED}
     np.savez(out, **{f"{name}/{part}": a for name, parts in found.items() for part, a in parts.items()})

@@ -2,7 +2,19 @@
 
 import numpy as np
 import pytest
-from cases import CASES, LONGER, assert_same, lorenz, record, solved, tolerance_of
+from cases import (
+    CASES,
+    DIFFERENTIABLE,
+    LONGER,
+    assert_same,
+    assert_same_gradient,
+    gradient_record,
+    lorenz,
+    pulled,
+    record,
+    solved,
+    tolerance_of,
+)
 
 from odec.codegen.cuda_driver import device
 from odec.errors import ArgumentError
@@ -20,6 +32,13 @@ pytestmark = pytest.mark.skipif(GPU is None, reason=reason)
 def test_the_gpu_computes_what_the_cpu_computes(name):
     case = (CASES | LONGER)[name]
     assert_same(record(solved(case, "cuda")), record(solved(case, "cpu")), tolerance_of(case))
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients_are_those_of_the_cpu(name):
+    case = (CASES | LONGER)[name]
+    found, wanted = (gradient_record(pulled(case, target)) for target in ("cuda", "cpu"))
+    assert_same_gradient(found, wanted, tolerance_of(case))
 
 
 def test_results_stay_on_the_gpu():

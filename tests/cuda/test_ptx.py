@@ -12,6 +12,8 @@ import odec
 from odec.codegen import cuda
 from odec.codegen.cuda import CAPABILITIES, ptx, resources
 from odec.errors import ArgumentError, CompileError
+from odec.gradients.thread_back import back_kernel
+from odec.integrate.thread_kernel import thread_kernel
 from odec.steppers.methods import method_named
 
 PROBLEMS = Path(__file__).parents[1] / "problems"
@@ -127,6 +129,17 @@ def test_the_whole_solve_of_every_method_is_accepted_by_the_assembler(name):
     cc = TARGETS[len(name) % 2]
     of = oscillator.bind((1.0, 1.0)) if "symplectic" in method_named(name).family else lorenz.bind(np.ones(3))
     assert resources(of.source("ensemble", "ptx", cc=cc, method=name), cc)["ensemble"].registers <= 255
+
+
+@pytest.mark.parametrize(("cc", "rows"), [((8, 0), True), ((9, 0), False)])
+def test_the_way_back_is_accepted_by_the_assembler_and_spills_no_registers(cc, rows):
+    system, method = lorenz.bind(np.ones(3)), method_named("tsit5")
+    for kernel in (
+        back_kernel(system, method, (1,), True, rows),
+        thread_kernel(system, method, (1,), True, None, True),
+    ):
+        found = kernel.resources(cc)
+        assert found.registers <= 255 and found.spill_store_bytes == 0, (kernel.name, found)
 
 
 SPILLED = {("mlp_tanh", (9, 0)): 24}  # ptxas loads many of its 131 weights ahead, for sm_90 only

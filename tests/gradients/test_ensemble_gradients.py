@@ -262,7 +262,8 @@ def test_inputs_may_be_changed_after_the_solve():
         ({"events": [lambda t, y: y[0]]}, "leave events out"),
         ({"reduce": "mean"}, "reduce `ens.ys`"),
         ({"executor": 3}, "ask for threads"),
-        ({"target": "cuda"}, "made on the CPU"),
+        ({"target": "gpu"}, "target 'gpu' is not known"),
+        ({"target": "cuda", "on_device": True}, "lie in the host's memory"),
         ({"dense_output": True}, "keeps no polynomials"),
     ],
 )
