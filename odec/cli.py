@@ -333,8 +333,10 @@ def _methods(options):
     print(row.format(name="name", order="order", stages="stages", dense="dense") + "family; source")
     columns = min(120, max(80, shutil.get_terminal_size((120, 24)).columns))
     for m in records:
-        order = f"{m.order}" if m.error_order is None else f"{m.order}({m.error_order})"
-        start = row.format(name=m.name, order=order, stages=m.stages, dense=m.dense_order or "-")
+        order = f"{m.order or 'rtol'}" if m.error_order is None else f"{m.order}({m.error_order})"
+        start = row.format(
+            name=m.name, order=order, stages=m.stages, dense=(m.dense_order or "-") if m.order else order
+        )
         print(
             textwrap.fill(f"{m.family}; {m.source}", columns, initial_indent=start, subsequent_indent=" " * len(start))
         )

@@ -22,7 +22,7 @@ from odec.integrate.problem import Problem
 from odec.integrate.reductions import REDUCTIONS, Partial, combined
 from odec.progress import ensemble_bar
 from odec.solving import positive_integer, step_limits, tolerance
-from odec.steppers.methods import method_named
+from odec.steppers.methods import method_at
 from odec.steppers.step import check_fits
 from odec.system import System
 
@@ -101,14 +101,14 @@ def posed_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     if not batched:
         number_of_members(inputs, t_span, t_eval)  # before the model meets inputs that should have been named
     system, y, p = bound_inputs(model, inputs, dtype)
-    name, record = system.name, method_named(method)
+    name, rtol = system.name, tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
+    record = method_at(method, rtol)
     _check_place(name, target, threads, executor, on_device, gather)
     check_fits(record, system)
     first, least, most = step_limits(name, record, first_step, min_step, max_step)
     problem = Problem(
-        (0.0, 1.0), y, p, tolerance(name, "rtol", rtol, system.y_structure, system.dtype),
-        tolerance(name, "atol", atol, system.y_structure, system.dtype), first_step=first, min_step=least,
-        max_step=most, max_steps=positive_integer(name, "max_steps", max_steps),
+        (0.0, 1.0), y, p, rtol, tolerance(name, "atol", atol, system.y_structure, system.dtype),
+        first_step=first, min_step=least, max_step=most, max_steps=positive_integer(name, "max_steps", max_steps),
         controller=controller_named(controller),
     )  # fmt: skip
     batch = batch_of(system, inputs, problem, t_span, t_eval, tstops)

@@ -22,7 +22,7 @@ from odec.integrate.run import all_finite
 from odec.model import Model, dtype_name
 from odec.progress import with_progress
 from odec.solution import Solution
-from odec.steppers.methods import method_named
+from odec.steppers.methods import method_at
 from odec.system import System
 
 LATER = {"mass_matrix": None}
@@ -127,12 +127,12 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     """
     began = time.perf_counter()
     system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
-    name, record = system.name, method_named(method)
+    name, rtol = system.name, tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
+    record = method_at(method, rtol)
     problem = Problem(
-        span_of(name, t_span), y, p, tolerance(name, "rtol", rtol, system.y_structure, system.dtype),
-        tolerance(name, "atol", atol, system.y_structure, system.dtype), dense=bool(dense_output),
-        controller=controller_named(controller), max_steps=positive_integer(name, "max_steps", max_steps),
-        records=records,
+        span_of(name, t_span), y, p, rtol, tolerance(name, "atol", atol, system.y_structure, system.dtype),
+        dense=bool(dense_output), controller=controller_named(controller),
+        max_steps=positive_integer(name, "max_steps", max_steps), records=records,
     )  # fmt: skip
     for what, flat in (("y0", y), ("params", p)):
         if not all_finite(flat):

@@ -29,7 +29,7 @@ from odec.integrate.problem import NO_TIMES, Problem
 from odec.integrate.slots import RESOLUTION
 from odec.ops.rearranging import along
 from odec.ops.structure import concatenate
-from odec.steppers.methods import method_named
+from odec.steppers.methods import method_at
 from odec.transforms.vjp import vjp
 
 FREE = {"float64": 1e300, "float32": 1e37}  # an atol that leaves a component out of the error norm
@@ -114,7 +114,9 @@ class Backsolve:
     def __init__(self, system, method, problem, outcome, y0, how=AS_FORWARD):
         self.name, self.problem, self.outcome, self.y0 = system.name, problem, outcome, y0
         self._refuse()
-        self.method = method if how.method is None else method_named(how.method)
+        self.method = (
+            method if how.method is None else method_at(how.method, problem.rtol if how.rtol is None else how.rtol)
+        )
         self.n, self.m, self.dtype = system.y_structure.size, system.p_structure.size, system.dtype
         self._rhs, self.solver = system.compiled("rhs"), self._solver(system)
         self.inside = bool(problem.t_eval is not None and len(problem.t_eval))

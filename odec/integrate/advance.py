@@ -23,7 +23,7 @@ from odec.integrate.slots import FREE, HELD, RESOLUTION
 from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.structure import concatenate, element, reshape, stack
 from odec.steppers.hermite import stacked
-from odec.steppers.step import step_function, taped_step_function
+from odec.steppers.step import own_size, step_function, taped_step_function
 
 LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
@@ -50,10 +50,11 @@ def advance_function(f, method, commits=True, keeps=True, tapes=False):
     }  # fmt: skip
     with line_is(None):
         now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
-        plan = _Plan(now, task, rules)
+        own = own_size(f, method, now.t, *(inputs[name] for name in ("y", "p", "rtol", "atol")))
+        plan = _Plan(now, task, rules, own)
         found = step(now.t, plan.tried, *(inputs[name] for name in ("y", "p", "f0", "rtol", "atol")))
         accepted = plan.accepted(found["error"])
-        then = _then(now, task, rules, plan, found["error"], accepted, method.adaptive)
+        then = _then(now, task, rules, plan, found["error"], accepted, method.adaptive, own)
         y1, f1 = found["y1"], found["f1"]
         if commits:
             y1 = where(accepted, y1, inputs["y"])
@@ -72,7 +73,7 @@ def rules_of(method, problem):
     rules[at.STRETCH] = STRETCH if method.adaptive else STRETCH_FIXED
     rules[at.MIN_STEP], rules[at.MAX_STEP], rules[at.MAX_STEPS] = problem.min_step, problem.max_step, problem.max_steps
     rules[at.FLOOR] = math.nextafter(problem.min_step, 0.0) if method.adaptive else 0.0
-    rules[at.FIRST_STEP] = problem.first_step
+    rules[at.FIRST_STEP] = problem.first_step or (FAR if method.sizes_itself else 0.0)
     gains = problem.controller.gains(method.error_exponent)
     rules[at.GAINS : at.GAINS + len(gains)] = gains
     return rules
@@ -113,11 +114,13 @@ _NAMES = {
 class _Plan:
     """The size to try: the controller's within its bounds, or up to the stop where that is near.
 
+    own : the size that the step finds for itself, None for a method of which the controller says it
     ends : whether the step ends at the stop; stuck : whether no step can be taken
     """
 
-    def __init__(self, now, task, rules):
-        self.size = named(smaller(absolute(now.h), rules.max_step), "size")
+    def __init__(self, now, task, rules, own=None):
+        asked = absolute(now.h) if own is None else smaller(own, absolute(now.h))
+        self.size = named(smaller(asked, rules.max_step), "size")
         left = named(task.stop - now.t, "left")
         beyond = (now.t + rules.stretch * rules.direction * self.size - task.stop) * rules.direction
         self.ends = named(ge(smaller(beyond, rules.max_step - absolute(left)), 0.0), "ends")
@@ -132,7 +135,7 @@ class _Plan:
         return named(le(where(self.stuck, FAR, squared), 1.0), "accepted")
 
 
-def _then(now, task, rules, plan, squared, accepted, adaptive):
+def _then(now, task, rules, plan, squared, accepted, adaptive, own=None):
     """The slots after the try."""
     t = named(where(accepted, where(plan.ends, task.stop, now.t + plan.tried), now.t), "t1")
     taken, stuck = where(accepted, 1.0, 0.0), where(plan.stuck, 1.0, 0.0)
@@ -141,7 +144,9 @@ def _then(now, task, rules, plan, squared, accepted, adaptive):
     quiet = smaller(ahead, rules.max_steps - tries)  # the least margin of what asks for attention
     quiet = quiet - FAR * stuck if adaptive else where(accepted, quiet, 0.0)
     attention = where(le(quiet, 0.0), task.live, 0.0)
-    if adaptive:
+    if own is not None:
+        control = _retried(now, rules, plan, squared, accepted)
+    elif adaptive:
         control = _controlled(now, rules, plan, squared, accepted, taken)
     else:
         control = [now.h, now.log1, now.log2, now.ratio1, now.ratio2, now.most_growth, taken]
@@ -174,6 +179,12 @@ def _controlled(now, rules, plan, squared, accepted, taken):
         where(learns, log_factor, now.ratio1), where(learns, now.ratio1, now.ratio2),
     )  # fmt: skip
     return [h, *history, where(accepted, FREE, HELD), where(finite, 0.0, 1.0)]
+
+
+def _retried(now, rules, plan, squared, accepted):
+    """As _controlled, where each step finds its own size: a bound of it after a rejected step alone."""
+    h = where(accepted, rules.direction * FAR, RETREAT * plan.tried)
+    return [h, now.log1, now.log2, now.ratio1, now.ratio2, now.most_growth, where(lt(squared, FAR), 0.0, 1.0)]
 
 
 def smaller(a, b):

@@ -32,6 +32,11 @@ class Product:
     times: Callable = operator.mul
     scale: Node | None = None
 
+    @property
+    def by_element(self):
+        """Whether elements are multiplied one by one."""
+        return self.times is operator.mul or getattr(self.times, "name", "") == "mul"
+
     def terms(self, series, k):
         """[(age, sign, term)]: `age` is the last order that a term waits for; all terms together are the sum."""
         pairs = [(j, series(self.a, j), series(self.b, k - j)) for j in range(self.first, k + 1)]
@@ -49,7 +54,7 @@ class Product:
 
     def _folded(self, pairs, k):
         """Half of the terms of a square, each twice."""
-        if self.a is not self.b or self.first or self.times is not operator.mul:
+        if self.a is not self.b or self.first or not self.by_element:
             return pairs
         known = {j: a for j, a, _ in pairs}
         half = [(j, 2.0 * a, known[k - j]) for j, a in known.items() if 2 * j < k and k - j in known]
@@ -94,13 +99,25 @@ class Same:
         return series(self.other, k)
 
 
+LONG = 8  # terms from which a sum is two chains, of which the second holds every other of the older terms
+
+
 def _chained(terms) -> Any:
     """The sum of (age, sign, term), the oldest first, so that one addition waits for the newest coefficient."""
     ordered = sorted(terms, key=lambda term: term[0])
     if not ordered:
         return None
+    older = sum(age < ordered[-1][0] for age, _, _ in ordered)
+    if older >= LONG:
+        half = _in_order(ordered[1:older:2])
+        ordered = [*ordered[0:older:2], (ordered[older - 1][0], 1.0, half), *ordered[older:]]
+    return _in_order(ordered)
+
+
+def _in_order(ordered):
+    """The sum of (age, sign, term), one after another."""
     first = next((i for i, (_, sign, _) in enumerate(ordered) if sign > 0), 0)
-    ordered.insert(0, ordered.pop(first))  # a difference, rather than the negative of a term
+    ordered = [ordered[first], *ordered[:first], *ordered[first + 1 :]]  # a difference, not the negative of a term
     (_, sign, start), *rest = ordered
     start = start if sign > 0 else -start
     return functools.reduce(lambda sum_, term: _added(sum_, *term[1:]), rest, start)

@@ -11,6 +11,7 @@ class FixedSteps:
     stages: int
     error_order = None
     adaptive = False
+    sizes_itself = False
     kept = ()
     degree = 3
 

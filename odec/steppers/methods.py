@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from odec.errors import ArgumentError, nearest
 from odec.steppers.low_storage import LowStorageTableau
 from odec.steppers.symplectic import SymplecticTableau
 from odec.steppers.tableaus import ButcherTableau
+from odec.steppers.taylor import TaylorMethod
 
 DEFAULT = "tsit5"
 # name -> the module of odec.steppers.tables whose function of that name makes the record
@@ -20,8 +22,9 @@ HOMES = {
     "vern8": "verner", "vern9": "verner", "ssprk22": "strong_stability", "ssprk33": "strong_stability",
     "ssprk43": "strong_stability", "carpenter_kennedy54": "low_storage", "semi_implicit_euler": "symplectic",
     "velocity_verlet": "symplectic", "blanes_moan4": "symplectic", "blanes_moan6": "symplectic",
+    "taylor": "series",
 }  # fmt: skip
-KINDS = (ButcherTableau, LowStorageTableau, SymplecticTableau)
+KINDS = (ButcherTableau, LowStorageTableau, SymplecticTableau, TaylorMethod)
 _known = {}
 
 
@@ -46,6 +49,12 @@ def method_named(name):
         f"method {name!r} is not known{nearest(name, names)} It is one of auto, {', '.join(names)}, or a record such "
         "as a ButcherTableau."
     )
+
+
+def method_at(name, rtol) -> Any:
+    """As method_named, of the order that suits a relative tolerance where that sets it."""
+    record = method_named(name)
+    return record.at(rtol) if isinstance(record, TaylorMethod) else record
 
 
 def methods():

@@ -23,14 +23,18 @@ from odec.steppers.low_storage import LowStorageTableau, low_storage_dense, low_
 from odec.steppers.runge_kutta import runge_kutta_dense, runge_kutta_step
 from odec.steppers.symplectic import SymplecticTableau, check_separable, symplectic_dense, symplectic_step
 from odec.steppers.tableaus import ButcherTableau
+from odec.steppers.taylor import TaylorMethod, taylor_dense, taylor_size, taylor_step
 from odec.transforms.tape import taped, taped_calls
 
 STEPS = {
     ButcherTableau: runge_kutta_step, LowStorageTableau: low_storage_step, SymplecticTableau: symplectic_step,
+    TaylorMethod: taylor_step,
 }  # fmt: skip
 DENSE = {
     ButcherTableau: runge_kutta_dense, LowStorageTableau: low_storage_dense, SymplecticTableau: symplectic_dense,
+    TaylorMethod: taylor_dense,
 }  # fmt: skip
+SIZES = {TaylorMethod: taylor_size}  # of methods whose steps know their size themselves
 CHECKS = {SymplecticTableau: check_separable}  # of methods that not every model suits
 
 
@@ -46,6 +50,12 @@ def step_function(f, method):
     inputs = _inputs(f, method, "t h y p f0 rtol atol")
     with line_is(None):
         return STEPS[type(method)](f, method, **inputs)
+
+
+def own_size(f, method, t, y, p, rtol, atol):
+    """The size that a step of the method finds for itself, a positive number; None where the loop chooses it."""
+    size = SIZES.get(type(method))
+    return None if size is None else size(f, method, t, y, p, rtol, atol)
 
 
 def taped_step_function(f, method):

@@ -55,6 +55,8 @@ class ButcherTableau:
     ssp: float | None = None
     family: str = "explicit Runge-Kutta"
 
+    sizes_itself = False
+
     def __post_init__(self):
         for field in ("c", "b", "b_error", "b_error_second", "extra_c"):
             if getattr(self, field) is not None:

@@ -6,6 +6,8 @@ coefficient of f along the solution [jorba2005].
 
 from __future__ import annotations
 
+import weakref
+
 from odec.graph.function import Function
 from odec.graph.node import CONSTANT, INPUT, constant, current_line, set_line, structural_zero
 from odec.ops.structure import concatenate, reshape
@@ -62,11 +64,33 @@ class Series:
         return known[0]
 
 
+class Jet(Function):
+    """Taylor coefficients unrolled into a graph, and what they are of: loops over the orders need only that.
+
+    model : Function (t: (), y: (n,), ...) -> (n,); order : of the last coefficient
+    """
+
+    def __init__(self, model, order, outputs):
+        super().__init__(f"{model.name}_taylor{order}", model.inputs, outputs)
+        self.model, self.order = model, order
+
+
+_jets: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # (id of a model, order): a Jet keeps its model
+
+
 def taylor(function, order, time="t", state="y"):
-    """Coefficients 0 .. order of the solution through (t, y), stacked: shape (order + 1, *y.shape).
+    """Coefficients 0 .. order of the solution through (t, y), stacked: a Jet of shape (order + 1, *y.shape).
 
     function : Function (t: (), y: (n,), ...) -> (n,)
     """
+    key = id(function), order, time, state
+    found = _jets.get(key)
+    if found is None:
+        found = _jets[key] = _unrolled(function, order, time, state)
+    return found
+
+
+def _unrolled(function, order, time, state):
     t, y = function.inputs[time], function.inputs[state]
     (rate,) = function.outputs.values()
     curve = {t: [t, constant(1.0, t.dtype)], y: [y]}
@@ -79,4 +103,4 @@ def taylor(function, order, time="t", state="y"):
         zero = structural_zero(y.dtype, y.shape)
         curve[y].append(zero if part is None else part * (1.0 / (k + 1)))
     rows = [reshape(c, shape=(1, *y.shape)) for c in curve[y]]
-    return Function(f"{function.name}_taylor{order}", function.inputs, {"coefficients": concatenate(*rows, axis=0)})
+    return Jet(function, order, {"coefficients": concatenate(*rows, axis=0)})

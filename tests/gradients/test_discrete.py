@@ -11,7 +11,7 @@ from odec.gradients import backward as at
 from odec.gradients.backward import Pulls, Tape, pull_back
 from odec.gradients.replay import replay_function, step_jvp, step_vjp
 from odec.solving import posed
-from odec.steppers.methods import method_named
+from odec.steppers.methods import method_at, method_named
 from odec.steppers.symplectic import SymplecticTableau
 from odec.testing import models
 
@@ -83,7 +83,7 @@ def test_gradient_is_that_of_the_recorded_steps(name, span):
     w, dy, dp = rng.normal(size=sol.ys.shape), rng.normal(size=2), rng.normal(size=4)
     gradient = pullback(w)
     taken = posed(driven, span, Y0, P, records=True, **how).run().record
-    run = frozen(driven.bind(Y0, P), method_named(name), taken, P, times, ahead)
+    run = frozen(driven.bind(Y0, P), method_at(name, how["rtol"]), taken, P, times, ahead)
     np.testing.assert_allclose(run(Y0, np.array(P))[:-1], sol.ys, rtol=1e-11)
     by_y = along(lambda y: (w * run(y, np.array(P))[:-1]).sum(), Y0, dy, 4e-3)
     by_p = along(lambda p: (w * run(Y0, p)[:-1]).sum(), np.array(P), dp, 4e-3)

@@ -7,8 +7,9 @@ from targets import python_events, python_solver, run
 import odec
 from odec import Status
 from odec.event import event_kernels, event_list
+from odec.steppers.fixed_steps import FixedSteps
 
-METHODS = [m for m in odec.methods() if not isinstance(m, odec.ButcherTableau)]
+METHODS = [m for m in odec.methods() if isinstance(m, FixedSteps)]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 
 
