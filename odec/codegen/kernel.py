@@ -82,7 +82,7 @@ class Allocate:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """function(*args): a library routine or another kernel; args are buffers at offsets and integers."""
+    """function(*args): a library routine or another kernel; args are buffers at offsets, integers and numbers."""
 
     function: str
     args: tuple

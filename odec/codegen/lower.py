@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from odec.codegen.lower_scalar import lower_scalar
 from odec.errors import ArgumentError, nearest
+from odec.transforms.orders import NoLoop
 from odec.transforms.scalar import operation_count
+from odec.transforms.taylor import Jet
 
 STRAIGHT_LINE = 5_000  # scalar operations and outputs up to which straight-line code pays in any case
 FEW_ELEMENTS = 4  # scalar operations a node up to which loops would hardly be shorter than straight-line code
@@ -20,6 +24,11 @@ def lower(function, name, layout="auto"):
     if layout == "array" or (layout == "auto" and not is_small(function)):
         from odec.codegen.lower_array import lower_array
 
+        if isinstance(function, Jet):
+            from odec.codegen.lower_series import lower_series
+
+            with contextlib.suppress(NoLoop):
+                return lower_series(function, name)
         return lower_array(function, name)
     return lower_scalar(function, name)
 

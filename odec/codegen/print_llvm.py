@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from odec.codegen import blas, inline_math, targets
+from odec.codegen import blas, convolution, inline_math, targets
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Kernel, Literal, Local, Loop, Return
 from odec.codegen.small_product import small_product
 from odec.codegen.wide_product import product
@@ -242,6 +242,9 @@ class _Emitter:
         if s.function == "gemm" and (loops := self.product_loops(s.args)) is not None:
             self.statements(loops)
             return
+        if s.function == "convolve":
+            self.convolve(*s.args)
+            return
         if s.function in blas.INTEGERS:
             if self.wide > 1:
                 raise CompileError(
@@ -256,6 +259,20 @@ class _Emitter:
         if len(args) == buffers:
             args.append("ptr %work")  # a kernel that needs no workspace: any pointer will do
         self.lines.append(f"  call void @{function}({', '.join(args)})")
+
+    def convolve(self, k, n, p, q, a, b, c):
+        """A call of the function of convolution.py that is made for these sizes and weights."""
+        if self.wide > 1:
+            raise CompileError(
+                f"{self.kernel.name}: convolutions take one trajectory at a time; compile it with lanes=1."
+            )
+        dtype, square = self.kernel.dtype, a == b
+        number, name = TYPES[dtype], convolution.symbol(n, p.value, square, dtype)
+        lanes = self.module.target.lanes[dtype]
+        self.module.declarations[name] = convolution.definition(n, p.value, square, number, lanes, name)
+        weights = ", ".join(f"{number} {literal_text(w.value, dtype)}" for w in (p, q))
+        pointers = ", ".join(f"ptr {self.address(x)}" for x in (a, b, c))
+        self.lines.append(f"  call void @{name}(i64 {self.position(k)}, {weights}, {pointers})")
 
     def product_loops(self, args):
         """The statements of a product that is not to be a call."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.codegen.kernel import Allocate, Assign, Call, Element, Literal, Loop, Return
+from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Literal, Loop, Return
 from odec.graph.trace import place, source_line
 from odec.ops.elementary import np_erf, np_sigmoid, np_softplus
 from odec.ops.rough import np_rough_exp2, np_rough_log2
@@ -69,7 +69,14 @@ def det(n, a, pivots, result):
     result[0] = np.linalg.det(_matrix(a, n, n, n))
 
 
-ROUTINES = {"gemm": gemm, "gesv": gesv, "det": det}
+def convolve(k, n, p, q, a, b, c):
+    """c = sum over j from 1 to k - 1 of (p j/k + q) a_j b_{k-j}, for rows of n elements."""
+    rows = lambda x: _matrix(x, k, n, n)[1:]
+    weights = p * np.arange(1, k)[:, None] / k + q
+    c[:n] = np.sum(weights * rows(a) * rows(b)[::-1], axis=0)
+
+
+ROUTINES = {"gemm": gemm, "gesv": gesv, "det": det, "convolve": convolve}
 NAMESPACE = {
     "np": np, **ROUTINES,
     "sigmoid": np_sigmoid, "softplus": np_softplus, "erf": np_erf,
@@ -144,6 +151,10 @@ class _Printer:
         if isinstance(argument, Element):
             offset = index_text(argument.index)
             return argument.buffer if offset == "0" else f"{argument.buffer}[{offset}:]"
+        if isinstance(argument, Index):
+            return index_text(argument)
+        if isinstance(argument, Literal):
+            return literal_text(argument.value)
         return str(argument)
 
 

@@ -1,0 +1,245 @@
+"""Taylor coefficients by a loop over the orders: what is done once at the start, and what for each order k.
+
+Of every product of two moving nodes a and b, v_k = sum_j a_j b_{k-j}, the terms with j from 1 to k - 1 need only
+coefficients of lower orders, which are kept: their histories. These sums, the convolutions, come first. What remains of
+order k is a graph: linear maps of k-th coefficients, and products of them by zeroth ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from odec.graph.function import Function
+from odec.graph.node import CONSTANT, INPUT, Node, constant, input_node, make, structural_zero, topological
+from odec.graph.op import OPS
+from odec.ops.call import call, result_of
+from odec.ops.families import broadcast_to, total
+from odec.ops.linalg import matmul
+from odec.ops.recurrence import Same
+from odec.ops.structure import reshape
+from odec.transforms.simplify import rebuilt
+from odec.transforms.taylor import Series
+
+FIRST_ROW = "_0"  # behind the name of a history: its zeroth row as an input of `order`
+
+
+class NoLoop(Exception):
+    """The coefficients of a model cannot be found by a loop over the orders; they can be unrolled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """sum_{j=1..k-1} (p j/k + q) a_j b_{k-j}, element by element.
+
+    name : of its input of `order`; a, b : names of histories; size : elements
+    """
+
+    name: str
+    a: str
+    b: str
+    size: int
+    p: float
+    q: float
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """The parts of the loop that finds the coefficients of dy/dt = f(t, y, p).
+
+    start : (t, y, p) -> dydt, and by name the zeroth values of nodes that `order` reads or that have histories
+    order : (share = 1/(k + 1), time = t_k, y = y_k, p, convolutions, values, `<history>_0`) -> next = y_{k+1}, and by
+        name the k-th row of each history
+    histories : names of outputs of both; "y", the coefficients themselves, may be the history of a convolution too
+    """
+
+    start: Function
+    order: Function
+    convolutions: tuple[Convolution, ...]
+    histories: tuple[str, ...]
+
+
+def orders(function, time="t", state="y"):
+    """The Orders of a Function (t: (), y: (n,), p: (m,)) -> (n,).
+
+    Raises
+    ------
+    NoLoop : a product of moving matrices that is no matrix product, as in a linear system
+    """
+    return _Builder(_products_by_element(inlined(function), time, state), time, state).orders()
+
+
+def inlined(function):
+    """An equal Function without calls."""
+
+    def replaced(node, inputs):
+        return result_of_call(node.params["function"], inputs) if node.op is call else None
+
+    if not any(node.op is call for node in function.nodes):
+        return function
+    new = rebuilt(function.nodes, replaced)
+    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+
+
+def result_of_call(callee, inputs):
+    (result,) = inlined(callee)(*inputs).values()
+    return result
+
+
+def _products_by_element(function, time, state):
+    """An equal Function in which products of two moving matrices are sums of products of elements."""
+    series = _series(function, time, state)
+
+    def replaced(node, inputs):
+        if node.op is not matmul or any(series.is_constant(i) for i in node.inputs):
+            return None
+        a, b = inputs
+        *lead, m, k = a.shape
+        n, last = b.shape[-1], len(lead)
+        wide = (*lead, m, k, n)
+        left = broadcast_to(reshape(a, shape=(*lead, m, k, 1)), wide)
+        right = broadcast_to(reshape(b, shape=(*lead, 1, k, n)), wide)
+        return OPS["sum"](left * right, axes=(last + 1,))
+
+    new = rebuilt(function.nodes, replaced)
+    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+
+
+def _series(function, time, state):
+    return Series({function.inputs[name]: [] for name in (time, state)})
+
+
+class _Builder:
+    def __init__(self, function, time, state):
+        self.function, self.series = function, _series(function, time, state)
+        t, y = function.inputs[time], function.inputs[state]
+        own = {"share": ((), y.dtype), "time": ((), t.dtype), "y": (y.shape, y.dtype)}
+        self.inputs = {name: input_node(name, *kind) for name, kind in own.items()}
+        self.inputs["p"] = function.inputs["p"]
+        self.coefficients: dict[int, Any] = {id(t): self.inputs["time"], id(y): self.inputs["y"]}
+        self.histories = {id(y): "y"}
+        self.nodes: list[Node] = [y]  # of the histories, in order
+        self.convolutions: list[Convolution] = []
+
+    def orders(self):
+        rate = result_of(self.function)
+        for node in self.function.nodes:  # so that no recursion is deeper than a rule
+            self.coefficient(node)
+        outputs, done = {"next": self._next(rate)}, 1
+        while done < len(self.nodes):  # rows of histories may need further ones
+            node = self.nodes[done]
+            outputs[self.histories[id(node)]] = _or_zero(self.coefficient(node), node)
+            done += 1
+        outputs, values = self._detached(outputs)
+        histories = {self.histories[id(node)]: node for node in self.nodes[1:]}
+        start = Function(f"{self.function.name}_start", self.function.inputs, {"dydt": rate, **histories, **values})
+        order = Function(f"{self.function.name}_order", self.inputs, outputs)
+        return Orders(start, order, tuple(self.convolutions), tuple(histories))
+
+    def _next(self, rate):
+        share = broadcast_to(self.inputs["share"], rate.shape)
+        k_th = self.coefficient(rate)
+        return structural_zero(rate.dtype, rate.shape) if k_th is None else share * k_th
+
+    # ---- the k-th coefficient of a node
+
+    def coefficient(self, node):
+        """The k-th coefficient as a node of the order's graph; None for zero."""
+        if id(node) not in self.coefficients:
+            self.coefficients[id(node)] = self._coefficient(node)
+        return self.coefficients[id(node)]
+
+    def _coefficient(self, node):
+        if not self.moves(node):
+            return None
+        rule = self.series.rule(node)
+        if isinstance(rule, Same):
+            for inner in topological([rule.other]):
+                self.coefficient(inner)
+            return self.coefficient(rule.other)
+        parts = [part for product in rule.products for part in self._product(product)]
+        if rule.linear is not None:
+            parts.append(rule.linear([self.coefficient(i) for i in node.inputs]))
+        result = total(parts)
+        return result if result is None or rule.finish is None else rule.finish(result)
+
+    def moves(self, node):
+        """Whether a node has coefficients beside its zeroth one."""
+        if node.op is INPUT:
+            return id(node) in self.coefficients
+        return node.dtype != "bool" and not self.series.is_constant(node) and self.series.rule(node) is not None
+
+    def _product(self, product):
+        """The terms of a Product: those with a k-th coefficient, and the convolution."""
+        a, b, parts = product.a, product.b, []
+        if a is b and product.first == 0 and self.moves(a):
+            twice = _scaled(2.0 * product.q, product.times(a, self.coefficient(a)))
+            return [twice, self._convolution(product)]
+        newest = self.coefficient(a)
+        if newest is not None:
+            parts.append(_scaled(product.p + product.q, product.times(newest, b)))
+        if product.first == 0 and (newest := self.coefficient(b)) is not None:
+            parts.append(_scaled(product.q, product.times(a, newest)))
+        if self.moves(a) and self.moves(b):
+            if not product.by_element:
+                raise NoLoop
+            parts.append(self._convolution(product))
+        return parts if product.scale is None else [product.scale * part for part in parts]
+
+    def _convolution(self, product):
+        name, node = f"sum_{len(self.convolutions) + 1}", product.a
+        a, b = self._history(product.a), self._history(product.b)
+        for known in self.convolutions:
+            if (known.a, known.b, known.p, known.q) == (a, b, product.p, product.q):
+                return self.inputs[known.name]
+        self.convolutions.append(Convolution(name, a, b, node.size, product.p, product.q))
+        self.inputs[name] = input_node(name, node.shape, node.dtype)
+        return self.inputs[name]
+
+    def _history(self, node):
+        name = self.histories.get(id(node))
+        if name is None:
+            name = self.histories[id(node)] = f"series_{len(self.nodes)}"
+            self.nodes.append(node)
+        return name
+
+    # ---- zeroth values
+
+    def _detached(self, outputs):
+        """The outputs with what does not change with k as inputs, and {name: node} of those that have no history."""
+        late, values, new = {id(node) for name, node in self.inputs.items() if name != "p"}, {}, {}
+        nodes = topological(outputs.values())
+        for node in nodes:
+            if any(id(i) in late for i in node.inputs):
+                late.add(id(node))
+
+        def found(node):
+            if id(node) in late:
+                return new[id(node)]
+            return node if node.op is CONSTANT or node is self.inputs["p"] else self._value(node, values)
+
+        for node in nodes:
+            if id(node) in late:
+                new[id(node)] = (
+                    node if node.op is INPUT else make(node.op, [found(i) for i in node.inputs], **node.params)
+                )
+        return {name: found(node) for name, node in outputs.items()}, values
+
+    def _value(self, node, values):
+        """The input that is the zeroth value of a node: the first row of its history, or one of `values`."""
+        history = self.histories.get(id(node))
+        name = next((known for known, other in values.items() if other is node), f"value_{len(values) + 1}")
+        name = name if history is None else f"{history}{FIRST_ROW}"
+        if name not in self.inputs:
+            if history is None:
+                values[name] = node
+            self.inputs[name] = input_node(name, node.shape, node.dtype)
+        return self.inputs[name]
+
+
+def _scaled(factor, node):
+    return node if factor == 1.0 else -node if factor == -1.0 else factor * node
+
+
+def _or_zero(coefficient, node):
+    return constant(0.0, node.dtype, node.shape) if coefficient is None else coefficient
