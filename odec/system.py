@@ -180,7 +180,8 @@ class System:
         """The text of a generated kernel: readable Python, optimised LLVM IR, assembly, or PTX for CUDA.
 
         kernel : one of KERNELS; `how` as it takes: wrt=, order=, method=; or "ensemble", the CUDA kernel of
-            odec.solve_ensemble, as "python" or "ptx": method=, batched= the parameters that members differ in, events=
+            odec.solve_ensemble, as "python" or "ptx": method=, batched= the parameters that members differ in, events=;
+            or "ensemble_vjp", that of the way back over it: method=, batched=, rows= whether members have rows
         cc : compute capability of the GPU that PTX is for
         """
         if language not in LANGUAGES:
@@ -188,8 +189,8 @@ class System:
                 f"source: language {language!r} is not known{nearest(language, LANGUAGES)} It is one of "
                 f"{', '.join(LANGUAGES)}."
             )
-        if kernel == "ensemble":
-            return self._ensemble_source(language, cc, **how)
+        if kernel in ("ensemble", "ensemble_vjp"):
+            return self._ensemble_source(kernel, language, cc, **how)
         kernels = self._kernels(kernel, layout, how)
         if language == "python":
             return "\n\n".join(print_python(k) for k in kernels)
@@ -200,25 +201,35 @@ class System:
         text = print_llvm(kernels, cpu_target())
         return str(optimised(text)) if language == "llvm" else assembly(text)
 
-    def _ensemble_source(self, language, cc, method="auto", batched=(), events=()):
+    def _ensemble_source(self, name, language, cc, method="auto", batched=(), **how):
         from odec.codegen.cuda import ptxas
-        from odec.event import event_kernels, event_list
-        from odec.integrate.thread_kernel import thread_kernel
+        from odec.integrate.thread_ir import report
 
         if language not in ("python", "ptx"):
             raise ArgumentError(
-                f"source: the kernel 'ensemble' has no form in {language!r}; it has 'python', which Numba's CUDA "
+                f"source: the kernel {name!r} has no form in {language!r}; it has 'python', which Numba's CUDA "
                 "simulator runs, and 'ptx'."
             )
         names = (batched,) if isinstance(batched, str) else tuple(batched)
         self.by_name(dict.fromkeys(name for name in names if name != "y0"), "batched")
         ranges = [self._column_range(name)[1:] for name in names if name != "y0"]
         columns = tuple(first + i for size, first in ranges for i in range(size))
-        given = event_kernels(self, event_list(events)) if events else None
-        kernel = thread_kernel(self, self._fitting(method), columns, bool(columns), given)
+        make = self._forward_kernel if name == "ensemble" else self._back_kernel
+        kernel = make(self._fitting(method), columns, bool(columns), **how)
         if language == "python":
             return kernel.python()
-        return f"// {kernel.report(cc)}\n{kernel.ptx(cc)}" if ptxas() else kernel.ptx(cc)
+        return f"// {report(kernel, cc)}\n{kernel.ptx(cc)}" if ptxas() else kernel.ptx(cc)
+
+    def _forward_kernel(self, method, columns, own_p, events=()):
+        from odec.event import event_kernels, event_list
+        from odec.integrate.thread_kernel import thread_kernel
+
+        return thread_kernel(self, method, columns, own_p, event_kernels(self, event_list(events)) if events else None)
+
+    def _back_kernel(self, method, columns, own_p, rows=True):
+        from odec.gradients.thread_back import back_kernel
+
+        return back_kernel(self, method, columns, own_p, rows)
 
     def compile(self, kernel="rhs", target="cpu", layout="auto", **how):
         """The kernel as an object to call on arrays, or in one's own @numba.njit code.

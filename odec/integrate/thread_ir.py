@@ -1,5 +1,5 @@
 """What a kernel of threads is launched with and works in, as LLVM IR: its arguments, a block of a thread's own memory,
-the tables and kernels that its loop finds by address."""
+the tables and kernels that its loop finds by address; and what it takes of a GPU."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from odec.codegen.cuda import architecture
 from odec.codegen.print_llvm import TYPES
 
+REGISTERS, WARP = 65_536, 32  # of a processor; registers are given out by 8, threads by 32
 BARRIER = '  call void asm sideeffect "", "~{memory}"()'
 
 
@@ -54,6 +56,17 @@ class Launch:
             "  %there = icmp slt i64 %member, %size", "  br i1 %there, label %solve, label %done", "solve:",
             f"  call void @one_member({', '.join(self.values)})", "  br label %done", "done:", "  ret void", "}", "",
         ])  # fmt: skip
+
+
+def report(kernel, cc):
+    """What a thread of a kernel takes and how many a processor holds, in words; needs ptxas."""
+    r = kernel.resources(cc)
+    threads = REGISTERS // (-(-r.registers // 8) * 8) // WARP * WARP
+    spilled = r.spill_store_bytes + r.spill_load_bytes
+    return (
+        f"{kernel.title}, {architecture(cc)}: {r.registers} registers, {r.stack_bytes} bytes of local memory, "
+        f"{spilled} bytes spilled; {threads} threads at most on a processor"
+    )
 
 
 def kinds(values):

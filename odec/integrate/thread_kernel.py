@@ -89,7 +89,6 @@ RECORDED = {"marks": "float64", "segments": ""}
 CONSTANT_BYTES = 48 * 1024  # of the 64 KiB of constant memory; parameters that need more stay in the GPU's memory
 ATTEMPT = ("now", "task", "y", "p", "f0", "rtol", "atol", "rules", "then", "y_next", "f1", "k", "work")  # advance's
 HOT = ("y", "y_next", "f0", "f1", "k")  # what a step works on, in registers
-REGISTERS, WARP = 65_536, 32  # of a processor; registers are given out by 8, threads by 32
 HOT_BYTES = 512  # of these and the parameters, beyond which a step has too few registers, so that they stay in memory
 
 
@@ -241,16 +240,6 @@ class ThreadKernel:
     def resources(self, cc):
         """What a thread of the kernel takes, as ptxas reports it."""
         return cuda.resources(self.ptx(cc), cc)[NAME]
-
-    def report(self, cc):
-        """What a thread takes and how many a processor holds, in words; needs ptxas."""
-        r = self.resources(cc)
-        threads = REGISTERS // (-(-r.registers // 8) * 8) // WARP * WARP
-        spilled = r.spill_store_bytes + r.spill_load_bytes
-        return (
-            f"{self.title}, {cuda.architecture(cc)}: {r.registers} registers, {r.stack_bytes} bytes of local memory, "
-            f"{spilled} bytes spilled; {threads} threads at most on a processor"
-        )
 
     def _glue(self):
         named = {name: self.kernels[name] for name in ("rhs", *(name for name in self.kernels if name != "rhs"))}

@@ -12,7 +12,6 @@ import odec
 from odec.codegen import cuda
 from odec.codegen.cuda import CAPABILITIES, ptx, resources
 from odec.errors import ArgumentError, CompileError
-from odec.gradients.thread_back import back_kernel
 from odec.integrate.thread_kernel import thread_kernel
 from odec.steppers.methods import method_named
 
@@ -134,12 +133,10 @@ def test_the_whole_solve_of_every_method_is_accepted_by_the_assembler(name):
 @pytest.mark.parametrize(("cc", "rows"), [((8, 0), True), ((9, 0), False)])
 def test_the_way_back_is_accepted_by_the_assembler_and_spills_no_registers(cc, rows):
     system, method = lorenz.bind(np.ones(3)), method_named("tsit5")
-    for kernel in (
-        back_kernel(system, method, (1,), True, rows),
-        thread_kernel(system, method, (1,), True, None, True),
-    ):
-        found = kernel.resources(cc)
-        assert found.registers <= 255 and found.spill_store_bytes == 0, (kernel.name, found)
+    text = system.source("ensemble_vjp", "ptx", cc=cc, method="tsit5", batched="rho", rows=rows)
+    records = thread_kernel(system, method, (1,), own_p=True, records=True)
+    for found in (resources(text, cc)["ensemble_vjp"], records.resources(cc)):
+        assert found.registers <= 255 and found.spill_store_bytes == 0
 
 
 SPILLED = {("mlp_tanh", (9, 0)): 24}  # ptxas loads many of its 131 weights ahead, for sm_90 only
@@ -181,12 +178,17 @@ def test_the_ensemble_has_readable_python():
     text = lorenz.bind(np.ones(3)).source("ensemble", method="tsit5", batched="rho")
     for part in ("def advance(", "def integrate(", "@cuda.jit\ndef ensemble(", "COLUMNS = np.array([1], np.int64)"):
         assert part in text
+    text = lorenz.bind(np.ones(3)).source("ensemble_vjp", method="tsit5", batched="rho")
+    for part in ("def within(", "def pull_rounds(", "@cuda.jit\ndef ensemble_vjp("):
+        assert part in text
 
 
 def test_what_the_ensemble_has_not_is_refused():
     system = lorenz.bind(np.ones(3))
     with pytest.raises(ArgumentError, match="the kernel 'ensemble' has no form in 'asm'"):
         system.source("ensemble", "asm")
+    with pytest.raises(ArgumentError, match="the kernel 'ensemble_vjp' has no form in 'llvm'"):
+        system.source("ensemble_vjp", "llvm")
     with pytest.raises(ArgumentError, match="lorenz has no parameter 'rhoo'; did you mean 'rho'"):
         system.source("ensemble", "ptx", batched="rhoo")
 
