@@ -63,6 +63,10 @@ class _Counter:
     def cast(self, x, dtype):
         return self.instruction("cast")
 
+    def pieces(self, x, edges, values):
+        self.cost += FUNCTION_COST
+        return self
+
     def integers(self, opcode, i, number):
         return self.instruction(opcode)
 
