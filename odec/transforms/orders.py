@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, Node, constant, input_node, make, structural_zero, topological
+from odec.graph.node import CONSTANT, INPUT, Node, constant, input_node, line_is, make, structural_zero, topological
 from odec.graph.op import OPS
 from odec.ops.call import call, result_of
+from odec.ops.comparison import as_bool
 from odec.ops.families import broadcast_to, total
 from odec.ops.linalg import matmul
 from odec.ops.recurrence import Same
@@ -119,7 +120,7 @@ class _Builder:
         self.coefficients: dict[int, Any] = {id(t): self.inputs["time"], id(y): self.inputs["y"]}
         self.histories = {id(y): "y"}
         self.nodes: list[Node] = [y]  # of the histories, in order
-        self.convolutions: list[Convolution] = []
+        self.convolutions: dict[tuple, Convolution] = {}
 
     def orders(self):
         rate = result_of(self.function)
@@ -134,7 +135,7 @@ class _Builder:
         histories = {self.histories[id(node)]: node for node in self.nodes[1:]}
         start = Function(f"{self.function.name}_start", self.function.inputs, {"dydt": rate, **histories, **values})
         order = Function(f"{self.function.name}_order", self.inputs, outputs)
-        return Orders(start, order, tuple(self.convolutions), tuple(histories))
+        return Orders(start, order, tuple(self.convolutions.values()), tuple(histories))
 
     def _next(self, rate):
         share = broadcast_to(self.inputs["share"], rate.shape)
@@ -146,7 +147,8 @@ class _Builder:
     def coefficient(self, node):
         """The k-th coefficient as a node of the order's graph; None for zero."""
         if id(node) not in self.coefficients:
-            self.coefficients[id(node)] = self._coefficient(node)
+            with line_is(node.line):
+                self.coefficients[id(node)] = self._coefficient(node)
         return self.coefficients[id(node)]
 
     def _coefficient(self, node):
@@ -187,14 +189,13 @@ class _Builder:
         return parts if product.scale is None else [product.scale * part for part in parts]
 
     def _convolution(self, product):
-        name, node = f"sum_{len(self.convolutions) + 1}", product.a
-        a, b = self._history(product.a), self._history(product.b)
-        for known in self.convolutions:
-            if (known.a, known.b, known.p, known.q) == (a, b, product.p, product.q):
-                return self.inputs[known.name]
-        self.convolutions.append(Convolution(name, a, b, node.size, product.p, product.q))
-        self.inputs[name] = input_node(name, node.shape, node.dtype)
-        return self.inputs[name]
+        key = self._history(product.a), self._history(product.b), product.p, product.q
+        found = self.convolutions.get(key)
+        if found is None:
+            name, (a, b, p, q), node = f"sum_{len(self.convolutions) + 1}", key, product.a
+            found = self.convolutions[key] = Convolution(name, a, b, node.size, p, q)
+            self.inputs[name] = input_node(name, node.shape, node.dtype)
+        return self.inputs[found.name]
 
     def _history(self, node):
         name = self.histories.get(id(node))
@@ -207,34 +208,32 @@ class _Builder:
 
     def _detached(self, outputs):
         """The outputs with what does not change with k as inputs, and {name: node} of those that have no history."""
-        late, values, new = {id(node) for name, node in self.inputs.items() if name != "p"}, {}, {}
         nodes = topological(outputs.values())
+        late = {id(node) for name, node in self.inputs.items() if name != "p"}
         for node in nodes:
             if any(id(i) in late for i in node.inputs):
                 late.add(id(node))
+        read = {id(i) for node in nodes if id(node) in late for i in node.inputs} | set(map(id, outputs.values()))
+        values = {}
 
-        def found(node):
+        def replaced(node, inputs):
             if id(node) in late:
-                return new[id(node)]
-            return node if node.op is CONSTANT or node is self.inputs["p"] else self._value(node, values)
+                return None
+            stays = node.op is CONSTANT or node is self.inputs["p"] or id(node) not in read
+            return node if stays else self._value(node, values)
 
-        for node in nodes:
-            if id(node) in late:
-                new[id(node)] = (
-                    node if node.op is INPUT else make(node.op, [found(i) for i in node.inputs], **node.params)
-                )
-        return {name: found(node) for name, node in outputs.items()}, values
+        new = rebuilt(nodes, replaced)
+        return {name: new[id(node)] for name, node in outputs.items()}, values
 
     def _value(self, node, values):
-        """The input that is the zeroth value of a node: the first row of its history, or one of `values`."""
+        """The zeroth value of a node as an input: the first row of its history, or one of `values`; truth as 0 or 1."""
         history = self.histories.get(id(node))
-        name = next((known for known, other in values.items() if other is node), f"value_{len(values) + 1}")
-        name = name if history is None else f"{history}{FIRST_ROW}"
-        if name not in self.inputs:
-            if history is None:
-                values[name] = node
-            self.inputs[name] = input_node(name, node.shape, node.dtype)
-        return self.inputs[name]
+        name = f"value_{len(values) + 1}" if history is None else f"{history}{FIRST_ROW}"
+        truth = node.dtype == "bool"
+        if history is None:
+            values[name] = node = make(OPS["to_float"], [node], dtype=self.inputs["y"].dtype) if truth else node
+        self.inputs[name] = input_node(name, node.shape, node.dtype)
+        return as_bool(self.inputs[name]) if truth else self.inputs[name]
 
 
 def _scaled(factor, node):
