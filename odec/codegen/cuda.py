@@ -42,13 +42,14 @@ class Resources:
     constant_bytes: int
 
 
-def ptx(texts, cc, entries, inline=False, unroll=True):
+def ptx(texts, cc, entries, inline=False, unroll=True, apart=()):
     """PTX of LLVM modules linked together, for GPUs of compute capability `cc` and later.
 
     texts : LLVM IR; entries : names of the functions that are kernels, and of the constants that the host sets;
         nothing else is visible from outside
     inline : put every function into the kernels, so that what is private to a thread can live in registers
     unroll : write loops of known length out, so that arrays that only they run over can
+    apart : names of functions that stay functions all the same
 
     Raises
     ------
@@ -58,20 +59,20 @@ def ptx(texts, cc, entries, inline=False, unroll=True):
     name = architecture(cc)
     texts = [*texts, *_matrix_routines(texts)]
     digest = hashlib.sha256("\0".join([*texts, *entries]).encode()).hexdigest()
-    stamp = f"ptx {name} {inline} {unroll} {digest} {cache.odec_fingerprint()}"
+    stamp = f"ptx {name} {inline} {unroll} {apart} {digest} {cache.odec_fingerprint()}"
     stored = cache.read(stamp)
     if stored is None:
-        text = _compiled(texts, name, entries, inline, unroll)
+        text = _compiled(texts, name, entries, inline, unroll, apart)
         cache.write(stamp, {}, text.encode())
         return text
     return stored[1].decode()
 
 
-def _compiled(texts, name, entries, inline, unroll):
+def _compiled(texts, name, entries, inline, unroll, apart):
     with _lock:
         llvm = _llvm()
         machine = llvm.Target.from_triple(TRIPLE).create_target_machine(cpu=name, opt=3)
-        module = _linked([_translated(text, entries) for text in texts], machine, inline)
+        module = _linked([_translated(text, entries) for text in texts], machine, inline, apart)
         for item in (*module.functions, *module.global_variables):
             if not item.is_declaration and item.name not in entries:
                 item.linkage = "internal"
@@ -133,7 +134,7 @@ def _remainder(found):
     return f"call {kind} @__nv_fmod{'' if kind == 'double' else 'f'}({kind} {x}, {kind} {y})"
 
 
-def _linked(texts, machine, inline):
+def _linked(texts, machine, inline, apart):
     """One module of several, with what they use of libdevice."""
     llvm, modules, layout = _llvm(), [], str(machine.target_data)
     try:
@@ -142,7 +143,7 @@ def _linked(texts, machine, inline):
             module.verify()
             for function in module.functions if inline else ():
                 if not function.is_declaration:
-                    function.add_function_attribute("alwaysinline")
+                    function.add_function_attribute("noinline" if function.name in apart else "alwaysinline")
             modules.append(module)
     except RuntimeError as error:
         raise CompileError(f"generated LLVM IR was refused: {error}; this is a bug in odec.") from None

@@ -122,8 +122,13 @@ class BackKernel:
         return [print_llvm(list(self.kernels.values()), CUDA), _loop_ir(self.dtype), self._glue()]
 
     def ptx(self, cc):
-        """The kernel as PTX for GPUs of compute capability `cc` and later."""
-        return cuda.ptx([*self.llvm(), self.launch.entry()], cc, [NAME], inline=True, unroll=False)
+        """The kernel as PTX for GPUs of compute capability `cc` and later.
+
+        The derivatives of a large model, which a step calls, stay functions: each is there once, not once a stage.
+        """
+        callees = (k.name for kernel in self.kernels.values() for k in with_callees(kernel))
+        apart = tuple(sorted(set(callees) - set(self.kernels)))
+        return cuda.ptx([*self.llvm(), self.launch.entry()], cc, [NAME], inline=True, unroll=False, apart=apart)
 
     def resources(self, cc):
         """What a thread of the kernel takes, as ptxas reports it."""

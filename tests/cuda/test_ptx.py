@@ -93,6 +93,13 @@ def test_functions_that_cuda_lacks_are_named():
         ptx([text], (9, 0), ["k"])
 
 
+def test_functions_can_stay_apart():
+    text = "define void @f(ptr %p) {\n store double 1.0, ptr %p\n ret void\n}\n" \
+           "define void @k(ptr %p) {\n call void @f(ptr %p)\n ret void\n}\n"  # fmt: skip
+    one, two = (ptx([text], (9, 0), ["k"], inline=True, apart=apart) for apart in ((), ("f",)))
+    assert "call" not in one and re.search(r"\.func f\(", two) and "call.uni" in two
+
+
 def test_text_that_the_assembler_refuses_is_an_error():
     with pytest.raises(CompileError, match="ptxas refused generated PTX for sm_90"):
         resources(".version 7.8\n.target sm_90\n.address_size 64\nnonsense\n", (9, 0))
