@@ -7,6 +7,7 @@ import contextlib
 import json
 import statistics
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,22 @@ def running_peers(python, script, libraries, *arguments):
         yield peers
 
 
-def command_line(cases):
-    """Run those of the cases, {name: function of the arguments}, that the command line names, or all."""
+def compiled_limits(source):
+    """The program of a C file."""
+    binary = str(Path(tempfile.mkdtemp()) / "limits")
+    subprocess.run(["gcc", "-O3", "-march=native", "-ffast-math", source, "-o", binary, "-lm"], check=True)
+    return binary
+
+
+def command_line(cases, options=()):
+    """Run those of the cases, {name: function of the arguments}, that the command line names, or all.
+
+    options : names of further options that take a word
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of {', '.join(cases)}")
-    parser.add_argument("--peers")
+    for option in ("--peers", *options):
+        parser.add_argument(option)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     for case in arguments.cases:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from benchmark import row
+from benchmark import compiled_limits, row
 
 import odec
 
@@ -112,12 +112,6 @@ def _limit_times(binary):
     process.wait()
     assert first["case"].startswith("lorenz t=1000 dopri5")
     return [first["ns_per_step"]]
-
-
-def _compiled_limits(source):
-    binary = str(Path(tempfile.mkdtemp()) / "limits")
-    subprocess.run(["gcc", "-O3", "-march=native", "-ffast-math", source, "-o", binary, "-lm"], check=True)
-    return binary
 
 
 def _scipy_step():
@@ -233,7 +227,7 @@ def main():
     parser.add_argument("--peers")
     parser.add_argument("--limits")
     arguments = parser.parse_args()
-    limits = _compiled_limits(arguments.limits) if arguments.limits else None
+    limits = compiled_limits(arguments.limits) if arguments.limits else None
     check_accuracy()
     print("| case | goal | measured | peer |\n|---|---|---|---|")
     loop_time(limits, arguments.peers)
