@@ -21,8 +21,7 @@ from odec.integrate.ensemble import prepare_batch, run_batch
 from odec.integrate.problem import Problem
 from odec.integrate.reductions import REDUCTIONS, Partial, combined
 from odec.progress import ensemble_bar
-from odec.solving import positive_integer, step_limits, tolerance
-from odec.steppers.methods import method_at
+from odec.solving import method_for, positive_integer, step_limits, tolerance
 from odec.steppers.step import check_fits
 from odec.system import System
 
@@ -102,7 +101,7 @@ def posed_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
         number_of_members(inputs, t_span, t_eval)  # before the model meets inputs that should have been named
     system, y, p = bound_inputs(model, inputs, dtype)
     name, rtol = system.name, tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
-    record = method_at(method, rtol)
+    record = method_for(name, method, rtol, system.dtype)
     _check_place(name, target, threads, executor, on_device, gather)
     check_fits(record, system)
     first, least, most = step_limits(name, record, first_step, min_step, max_step)

@@ -19,6 +19,8 @@ from odec.integrate.stiffness import HELD
 from odec.ops.call import call
 from odec.steppers.stability import real_stability_interval
 from odec.steppers.step import step_function
+from odec.steppers.taylor import TaylorMethod
+from odec.transforms.singular import singular_point
 
 TRIES = 5  # step sizes, each four times the one before, at which a failure is looked for again
 LONGEST_QUOTE = 60  # characters of the user's line that a message repeats
@@ -27,6 +29,8 @@ LEAVES = (
     "a terminal event."
 )
 BLOWS_UP = "The solution may blow up in finite time: end t_span before that, or end the solve with a terminal event."
+BESIDE = "Start beside that point, or take a method that needs no derivatives, such as dop853."
+NO_SERIES = "the Taylor series of the solution is not finite"
 # Operations that are no formula of one element, as a reader knows them.
 KNOWN_AS = {
     "matmul": "a matrix product", "sum": "a sum", "put_add": "a sum", "cumsum": "np.cumsum",
@@ -41,9 +45,10 @@ def message(system, method, out, rtol, atol, min_step):
     """
     if out.status in (Status.SUCCESS, Status.TERMINATED):
         return f"{out.status.sentence}; {_held(method, out)}" if _is_held(method, out) else out.status.sentence
-    why, cure = _CAUSES[out.status](system, method, out, rtol, atol, min_step)
+    sentence, series = _sentence(method, out, min_step), _culprit_of_series(system, method, out)
+    why, cure = series or _CAUSES[out.status](system, method, out, rtol, atol, min_step)
     steps = f"{out.steps:,} steps ({out.rejected:,} rejected)"
-    return f"{system.name}: {_sentence(method, out, min_step)} at t = {out.t:.6g} after {steps}; {why}. {cure}"
+    return f"{system.name}: {NO_SERIES if series else sentence} at t = {out.t:.6g} after {steps}; {why}. {cure}"
 
 
 def _sentence(method, out, min_step):
@@ -151,19 +156,45 @@ def _culprit_of_slope(system, out):
 
 
 def _culprit_of_step(system, method, out, rtol, atol):
-    """(why, cure) for the step that failed, or None where it is finite when done again.
-
-    Machine code may round otherwise than NumPy, so some longer steps are tried as well.
-    """
-    step = step_function(_called(system.graph), method)
-    given = {"t": out.t, "y": out.y, "p": out.p, "f0": out.slope, "rtol": rtol, "atol": atol}
-    for k in range(TRIES):
-        given["h"] = 4.0**k * out.h
-        arrays = [np.broadcast_to(given[i], n.shape) if n.size else np.empty(n.shape) for i, n in step.inputs.items()]
-        origin = step.first_non_finite(*arrays)
+    """(why, cure) for the step that failed, or None where it is finite when done again."""
+    taylor = isinstance(method, TaylorMethod)
+    step = step_function(system.graph if taylor else _called(system.graph), method)
+    for given in _tries(step, np.zeros_like(out.y) if taylor else out.slope, out, rtol, atol):
+        origin = step.first_non_finite(*given.values())
         if origin is not None:
-            return _culprit_in_step(system, method, step, origin)
+            return _overflowed(system, origin) if taylor else _culprit_in_step(system, method, step, origin)
+        found = _culprit_at_end(system, step, given) if taylor else None
+        if found is not None:
+            return found
     return None
+
+
+def _tries(step, carried, out, rtol, atol):
+    """Inputs of the failed step, and of some longer ones: machine code may round otherwise than NumPy."""
+    for k in range(TRIES):
+        given = {"t": out.t, "h": 4.0**k * out.h, "y": out.y, "p": out.p, "f0": carried, "rtol": rtol, "atol": atol}
+        yield {i: np.broadcast_to(given[i], n.shape) if n.size else np.empty(n.shape) for i, n in step.inputs.items()}
+
+
+def _culprit_of_series(system, method, out):
+    """(why, cure) where a Taylor method found no series to step along, else None."""
+    if not isinstance(method, TaylorMethod) or out.status not in (Status.NON_FINITE, Status.STEP_UNDERFLOW):
+        return None
+    found = singular_point(system.graph, method.known_order, out.t, out.y, out.p)
+    if found is None:
+        return None
+    what, origin = _quoted(found.origin, short=True), found.origin
+    where = f" (in the equation of {_names(system)[origin.output_place]})"
+    if found.overflows:
+        return f"the coefficient of order {found.order} of {what} overflowed{where}", BLOWS_UP
+    return f"{what} has no Taylor series there{_element(origin)}{where}", BESIDE
+
+
+def _culprit_at_end(system, step, given):
+    """(why, cure) where the right-hand side is not finite at the end of a Taylor step, else None."""
+    y1, end = step.evaluate(*given.values())["y1"], float(given["t"] + given["h"])
+    origin = system.graph.first_non_finite(end, y1, given["p"])
+    return origin and _culprit(system, origin, f", at the end of the step at t = {end:.6g}")
 
 
 def _called(f):
@@ -174,9 +205,7 @@ def _called(f):
 def _culprit_in_step(system, method, step, origin):
     calls = sorted((node for node in step.nodes if node.op is call), key=lambda node: node.serial)
     if origin.node.op is not call:
-        names = _names(system)
-        what = "the error estimate" if origin.output == "error" else names[origin.output_place % len(names)]
-        return f"{what} overflowed within the step, though the slopes it was made of are finite", BLOWS_UP
+        return _overflowed(system, origin)
     parts = max(1, len(calls) // method.evaluations)  # of a stage, where a method evaluates f in parts
     stage = calls.index(origin.node) // parts + 1 + method.carries_slope
     where = f", in stage {stage} of {method.stages}" if stage <= method.stages else ", at the end of the step"
@@ -186,19 +215,30 @@ def _culprit_in_step(system, method, step, origin):
     return _culprit(system, origin, f"{where} at t = {time:.6g}")
 
 
+def _overflowed(system, origin):
+    names = _names(system)
+    what = "the error estimate" if origin.output == "error" else names[origin.output_place % len(names)]
+    return f"{what} overflowed within the step, though the slopes it was made of are finite", BLOWS_UP
+
+
 def _culprit(system, origin, stage):
     """('np.log(-0.03) at models.py:12 gave nan first, in stage 4 of 7 at t = 1.25 (in the equation of y[0])', cure)."""
     node, value = origin.node, origin.value
     where = f"{stage} (in the equation of {_names(system)[origin.output_place]})"
     if node.op is INPUT:
         return f"{_input_name(system, origin)} is {value}{where}", "Check params, and what resets of events return."
-    text = source_line(node.line)
-    at = f" at {place(node.line)}" if node.line else ""
-    quoted = f' ("{text}")' if 0 < len(text) <= LONGEST_QUOTE else ""
     if node.op is CONSTANT:
-        return f"a constant{at}{quoted} is {value}{where}", "Check what the model closes over."
+        return f"{_quoted(origin)} is {value}{where}", "Check what the model closes over."
     cure = LEAVES if math.isnan(value) else BLOWS_UP
-    return f"{_operation(origin)}{at}{quoted} gave {value} first{_element(origin)}{where}", cure
+    return f"{_quoted(origin)} gave {value} first{_element(origin)}{where}", cure
+
+
+def _quoted(origin, short=False):
+    """'np.log(-0.03) at models.py:12 ("return np.log(y)")', as much of it as is known; short : never in all digits."""
+    text, line = source_line(origin.node.line), origin.node.line
+    at = f" at {place(line)}" if line else ""
+    quoted = f' ("{text}")' if 0 < len(text) <= LONGEST_QUOTE else ""
+    return f"{'a constant' if origin.node.op is CONSTANT else _operation(origin, short)}{at}{quoted}"
 
 
 def _input_name(system, origin):
@@ -215,15 +255,16 @@ def _element(origin):
     return f", at index {[int(i) for i in np.unravel_index(origin.place, origin.node.shape)]}"
 
 
-def _operation(origin):
+def _operation(origin, short):
     """The operation with its operands as a user would write it: 'np.log(-0.03)', '1 / 0', 'a matrix product'."""
     node = origin.node
     if node.op.family != "elementwise" or any(isinstance(v, Data) for v in node.params.values()):
         largest = max((float(np.max(np.abs(x))) for x in origin.inputs if x.size), default=0.0)
         return f"{KNOWN_AS.get(node.op.name, node.op.name)} of numbers up to {largest:.6g} in size"
     values = [float(x.reshape(-1)[origin.place]) for x in origin.inputs]
+    shown = [f"{v:.6g}" for v in values] if short else _shown(node, values)
     between = not node.op.python.endswith(")")  # operators need their negative operands in parentheses
-    operands = [f"({text})" if between and text.startswith("-") else text for text in _shown(node, values)]
+    operands = [f"({text})" if between and text.startswith("-") else text for text in shown]
     return node.op.python.format(*operands, **node.params)
 
 

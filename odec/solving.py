@@ -23,6 +23,7 @@ from odec.model import Model, dtype_name
 from odec.progress import with_progress
 from odec.solution import Solution
 from odec.steppers.methods import method_at
+from odec.steppers.taylor import TaylorMethod
 from odec.system import System
 
 LATER = {"mass_matrix": None}
@@ -128,7 +129,7 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     began = time.perf_counter()
     system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
     name, rtol = system.name, tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
-    record = method_at(method, rtol)
+    record = method_for(name, method, rtol, system.dtype)
     problem = Problem(
         span_of(name, t_span), y, p, rtol, tolerance(name, "atol", atol, system.y_structure, system.dtype),
         dense=bool(dense_output), controller=controller_named(controller),
@@ -252,6 +253,17 @@ def tolerance(name, what, value, structure, dtype):
             f"{name}: {what} has {flat[~((flat > 0) & np.isfinite(flat))][0]}; every entry must be positive and finite."
         )
     return flat
+
+
+def method_for(name, method, rtol, dtype, what="rtol") -> Any:
+    """The record of a method at a relative tolerance; ArgumentError for a Taylor series beyond what the dtype holds."""
+    record, rounding = method_at(method, rtol), 0.5 * float(np.finfo(dtype).eps)
+    if isinstance(record, TaylorMethod) and np.min(rtol) < rounding:
+        raise ArgumentError(
+            f"{name}: {what} is {np.min(rtol):g}, but {dtype} numbers are rounded to {rounding:.3g} of their size, and "
+            f"no Taylor series is better; raise {what} to {2 * rounding:.2g} or more."
+        )
+    return record
 
 
 def listed_times(name, what, given):
