@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from odec.graph.function import Function
@@ -69,9 +71,9 @@ def kept_vjp(f, method, timed=False):
         wrt = "t", *(("h",) if timed else ()), "y", "p"
         pulled = vjp(Function("replay", inputs, {"y1": found["y1"]}), wrt)
         behind = size * len(heads) + len(method.kept) * n
-        kept = input_node("kept", (behind + size * len(results),), y.dtype)
-        places = [0] * len(heads) + [behind + size * k for k in range(len(results))]
-        known = {id(r): along(kept, 0, k, k + size) for r, k in zip(heads + results, places, strict=True)}
+        kept = input_node("kept", (behind + sum(r.size for r in results),), y.dtype)
+        places = [0] * len(heads) + [behind + k for k in itertools.accumulate([0, *(r.size for r in results[:-1])])]
+        known = {id(r): along(kept, 0, k, k + r.size) for r, k in zip(heads + results, places, strict=True)}
         outputs = with_results(pulled, known)
     *given, bar = pulled.inputs.items()
     return Function("kept_vjp", {**dict(given), "kept": kept, **dict([bar])}, outputs)
@@ -95,8 +97,8 @@ def residual_sizes(f, method):
 
 def _evaluation_of(step):
     """(callee, size of its result) of the evaluations of a taped step."""
-    first = _parts(step.outputs["residuals"])[0]
-    return first.params["function"], first.size
+    *_, last = _parts(step.outputs["residuals"])
+    return last.params["function"], last.size
 
 
 def _parts(residuals):

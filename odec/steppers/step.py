@@ -59,9 +59,9 @@ def own_size(f, method, t, y, p, rtol, atol):
 
 
 def taped_step_function(f, method):
-    """As step_function, with one more output, residuals (size,): the results of its evaluations of f one after
-    another, that of f1 last, each with what reverse mode needs of it again (transforms/tape.py). ValueError where there
-    is nothing to keep.
+    """As step_function, with one more output, residuals (size,): the states within the step that it evaluates f at, and
+    the results of its evaluations one after another, that of f1 last, each with what reverse mode needs of it again
+    (transforms/tape.py). ValueError where there is nothing to keep.
     """
     step = taped(step_function(f, method), ("t", "h", "y", "p"))
     calls = taped_calls(step)
@@ -70,7 +70,14 @@ def taped_step_function(f, method):
     if method.carries_slope:
         carried = _evaluated(step.outputs["f1"])
         calls.sort(key=lambda node: node is carried)
-    return Function(step.name, step.inputs, step.outputs | {"residuals": concatenate(*calls, axis=0)})
+    known = {*map(id, step.inputs.values()), id(step.outputs["y1"])}
+    states = {id(state): state for state in map(_state_of, calls) if id(state) not in known}
+    return Function(step.name, step.inputs, step.outputs | {"residuals": concatenate(*states.values(), *calls, axis=0)})
+
+
+def _state_of(evaluation):
+    """The state at which a call evaluates f (t, y, p)."""
+    return evaluation.inputs[list(evaluation.params["function"].inputs).index("y")]
 
 
 def _evaluated(slope):
