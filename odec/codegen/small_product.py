@@ -12,7 +12,7 @@ from odec.codegen.nest import pairwise_sum
 from odec.codegen.wide_product import Matrix, parts, product
 from odec.graph.op import OPS
 
-TILE = 4  # rows of sums at a time, each of two vectors
+TILE = 4  # rows of sums at a time
 SUMS_AT_ONCE = 8  # vectors of sums, as many as hide the latency of an addition
 MOST_COPIED = 16_384  # elements of a copied factor, which lies on the stack
 FEW = 8  # of an axis, below which it does not fill vectors
@@ -59,9 +59,10 @@ def _across(sizes, a, b, c, dtype, lanes):
     """A product whose vectors are parts of the rows of B and C."""
     (m, n, k), body = sizes, []
     for top, row_count, height in parts(m, TILE):
-        for left, column_count, width in parts(n, 2 * lanes):
+        across = SUMS_AT_ONCE // height * lanes
+        for left, column_count, width in parts(n, across):
             rows = [Index(top + i, ((ROW, TILE),)) for i in range(height)]
-            column = Index(left, ((COLUMN, 2 * lanes), (LANE, 1)))
+            column = Index(left, ((COLUMN, across), (LANE, 1)))
             tile = _rows_tile(rows, column, width, a, b, c, k, dtype)
             body.append(Loop(ROW, row_count, [Loop(COLUMN, column_count, tile)]))
     return body
