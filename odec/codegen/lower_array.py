@@ -13,6 +13,7 @@ from odec.codegen.index_maps import Region, is_row_major, plus, row_major
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Local, Loop, Return
 from odec.codegen.nest import Nest, pairwise_sum
 from odec.codegen.places import Places
+from odec.codegen.row_blocks import in_row_blocks
 from odec.codegen.workspace import place_buffers
 from odec.graph.function import Function
 from odec.graph.node import input_node, make
@@ -44,6 +45,7 @@ class _ArrayLowering(Places):
             known = self.regions.get(id(beneath_reshapes(node)))
             if known is None or known.buffer != name:
                 self.fill(node, Region(name, 0, row_major(node.shape)))
+        self.body = in_row_blocks(self.body, self.sizes, self.names, self.dtype)
         outputs = {a.name: (a.size, a.dtype) for a in self.arguments if a.written}
         work_size = place_buffers(self.body, self.sizes, outputs, self.dtype)
         self.body.append(Return())

@@ -194,6 +194,18 @@ def products_read_in_parts(y, w):
     return np.tanh(z[:, :10]), z[:5, 12:].sum(axis=0), sums, whole[:20], whole[10:], y[:, :1] @ w[:1]
 
 
+@arguments(t=(), z=(64, 5), w1=(6, 128), b1=(128,), w2=(128, 5))
+def layers(t, z, w1, b1, w2):
+    return np.tanh(np.concatenate([z, np.full((64, 1), t)], axis=1) @ w1 + b1) @ w2 + z.sum(axis=0)
+
+
+@arguments(z=(64, 5), w1=(5, 128), w2=(128, 5))
+def rows_that_meet(z, w1, w2):
+    u = z @ w1
+    v = np.tanh(u) * u.sum(axis=0)
+    return (u[::-1] * u) @ w2, v @ w2, np.cumsum(u, axis=0) @ w2, v.reshape(128, 64).T @ w2, v[1:] @ w2 + z[:-1]
+
+
 @arguments(a=(3, 3), b=(3, 2), c=(8, 8), d=(8, 3), v=(8,))
 def systems(a, b, c, d, v):
     a, c = a + 9 * np.eye(3), c + 9 * np.eye(8)
