@@ -27,14 +27,20 @@ def replay_function(f, method, rows=False):
     t, h, start, p = inputs.values()
     with line_is(None):
         tolerance = constant(np.ones(step.inputs["rtol"].shape), y.dtype)
-        rhs = evaluation(f, method.evaluations)
-        f0 = rhs(t, start, p) if method.carries_slope else constant(np.empty(0), y.dtype)
+        f0 = carried_at_start(f, method, t, start, p)
         found = step(t, h, start, p, f0, tolerance, tolerance)
         outputs = {"y1": found["y1"]}
         if rows:
             dense = dense_function(f, method)
             outputs["q"] = dense(t, h, start, p, f0, found["y1"], found["f1"], found["k"])["q"]
     return Function("replay", inputs, outputs)
+
+
+def carried_at_start(f, method, t, y, p):
+    """What a step that has none before it is given as f0: the slope, zeros, or nothing."""
+    if method.carries_slope:
+        return evaluation(f, method.evaluations)(t, y, p)
+    return constant(np.zeros(y.size if method.carries else 0), y.dtype)
 
 
 def step_vjp(f, method, rows=False, timed=False):

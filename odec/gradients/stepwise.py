@@ -20,9 +20,10 @@ from odec.errors import ArgumentError
 from odec.gradients import backward, tries
 from odec.gradients.backward import slope_along, take_rows
 from odec.gradients.discrete import Pulled
+from odec.gradients.replay import carried_at_start
 from odec.gradients.tries import Bars, Going, Log, Tape, Tried
 from odec.graph.function import Function
-from odec.graph.node import constant, input_node, line_is
+from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
 from odec.integrate import slots as at
 from odec.integrate.advance import FAR, advance_function, control_function, larger, smaller
@@ -56,8 +57,8 @@ def try_function(f, method, rows=False):
     inputs = {name: node for name, node in advance.inputs.items() if name != "f0"}
     now, y, p = (inputs[name] for name in ("now", "y", "p"))
     with line_is(None):
-        t, rhs = element(now, at.T), evaluation(f, method.evaluations)
-        f0 = rhs(t, y, p) if method.carries_slope else constant(np.empty(0), y.dtype)
+        t = element(now, at.T)
+        f0 = carried_at_start(f, method, t, y, p)
         given = {**inputs, "f0": f0}
         found = advance(*(given[name] for name in advance.inputs))
         outputs = {name: found[name] for name in ("then", "y1")}

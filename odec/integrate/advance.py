@@ -29,6 +29,7 @@ LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
 FAR = 1e300  # the square of an error norm beyond which it says nothing of the next size
 RETREAT = 0.25  # after such a step
+MOST_STRETCH = 10.0  # of a step that finds its own size, in units of the last one
 
 where, absolute = OPS["where"], OPS["abs"]
 lt, le, ge, gt = (OPS[name] for name in ("lt", "le", "ge", "gt"))
@@ -73,7 +74,7 @@ def rules_of(method, problem):
     rules[at.STRETCH] = STRETCH if method.adaptive else STRETCH_FIXED
     rules[at.MIN_STEP], rules[at.MAX_STEP], rules[at.MAX_STEPS] = problem.min_step, problem.max_step, problem.max_steps
     rules[at.FLOOR] = math.nextafter(problem.min_step, 0.0) if method.adaptive else 0.0
-    rules[at.FIRST_STEP] = problem.first_step or (FAR if method.sizes_itself else 0.0)
+    rules[at.FIRST_STEP] = problem.first_step
     gains = problem.controller.gains(method.error_exponent)
     rules[at.GAINS : at.GAINS + len(gains)] = gains
     return rules
@@ -102,7 +103,7 @@ class _Slots:
 
 _NAMES = {
     "now": {at.T: "t", at.H: "h", at.LOG1: "log1", at.LOG2: "log2", at.RATIO1: "ratio1", at.RATIO2: "ratio2",
-            at.MOST_GROWTH: "most_growth", at.STEPS: "steps", at.TRIES: "tries"},
+            at.MOST_GROWTH: "most_growth", at.STEPS: "steps", at.TRIES: "tries", at.LOST: "lost"},
     "task": {at.STOP: "stop", at.SPARED: "spared", at.NEXT: "next_kept", at.LIVE: "live"},
     "rules": {at.DIRECTION: "direction", at.STRETCH: "stretch", at.FLOOR: "floor", at.MAX_STEP: "max_step",
               at.MAX_STEPS: "max_steps", at.SETPOINT: "setpoint", at.BETA1: "beta1", at.BETA2: "beta2",
@@ -137,20 +138,22 @@ class _Plan:
 
 def _then(now, task, rules, plan, squared, accepted, adaptive, own=None):
     """The slots after the try."""
-    t = named(where(accepted, where(plan.ends, task.stop, now.t + plan.tried), now.t), "t1")
+    ahead, lost = _moved(now, plan, own is not None)
+    t = named(where(accepted, where(plan.ends, task.stop, ahead), now.t), "t1")
     taken, stuck = where(accepted, 1.0, 0.0), where(plan.stuck, 1.0, 0.0)
     steps, tries = now.steps + taken, now.tries + (1.0 - stuck)
-    ahead = smaller(task.next_kept * rules.direction, task.stop * rules.direction) - t * rules.direction
-    quiet = smaller(ahead, rules.max_steps - tries)  # the least margin of what asks for attention
+    left = smaller(task.next_kept * rules.direction, task.stop * rules.direction) - t * rules.direction
+    quiet = smaller(left, rules.max_steps - tries)  # the least margin of what asks for attention
     quiet = quiet - FAR * stuck if adaptive else where(accepted, quiet, 0.0)
     attention = where(le(quiet, 0.0), task.live, 0.0)
     if own is not None:
         control = _retried(now, rules, plan, squared, accepted)
+        lost = where(accepted, where(plan.ends, 0.0, lost), now.lost)
     elif adaptive:
         control = _controlled(now, rules, plan, squared, accepted, taken)
     else:
         control = [now.h, now.log1, now.log2, now.ratio1, now.ratio2, now.most_growth, taken]
-    parts = [t, *control, steps, tries, plan.tried, taken, stuck, attention]
+    parts = [t, *control, steps, tries, lost, plan.tried, taken, stuck, attention]
     assert len(parts) == at.NOWS
     return stack(parts, (at.NOWS,))
 
@@ -181,9 +184,20 @@ def _controlled(now, rules, plan, squared, accepted, taken):
     return [h, *history, where(accepted, FREE, HELD), where(finite, 0.0, 1.0)]
 
 
+def _moved(now, plan, exactly):
+    """(t + tried, what rounding left out of it); with `exactly` what was left out before goes in [knuth1998, 4.2.2]."""
+    if not exactly:
+        return now.t + plan.tried, 0.0
+    step = plan.tried + now.lost
+    ahead = now.t + step
+    shift = ahead - now.t
+    return ahead, (now.t - (ahead - shift)) + (step - shift)
+
+
 def _retried(now, rules, plan, squared, accepted):
-    """As _controlled, where each step finds its own size: a bound of it after a rejected step alone."""
-    h = where(accepted, rules.direction * FAR, RETREAT * plan.tried)
+    """As _controlled, where each step finds its own size: how far the next may go, which no run of coefficients that
+    happen to vanish can stretch beyond some times the last."""
+    h = where(accepted, rules.direction * MOST_STRETCH * plan.size, RETREAT * plan.tried)
     return [h, now.log1, now.log2, now.ratio1, now.ratio2, now.most_growth, where(lt(squared, FAR), 0.0, 1.0)]
 
 

@@ -31,7 +31,7 @@ class Buffers:
     def __init__(self, solver, interpolates, events, state=None, lanes=1, own_p=False, tapes=False):
         self.python, self._method = solver.python, solver.method
         method, n, m, n_events = solver.method, solver.n, solver.m, len(events.resets) if events else 0
-        slope, adaptive = n if method.carries_slope else 0, method.adaptive
+        slope, adaptive = n if method.carries else 0, method.adaptive
         shared = ("rtol", "atol", "rules", *(() if own_p else ("p",)))
         advance = solver.kernel("advance", lanes, shared, interpolates, tapes)
         dense = solver.kernel("dense", lanes, shared) if interpolates else None
@@ -78,6 +78,7 @@ class Buffers:
         method, counts = solver.method, np.zeros(self._counts.size, np.int64)
         first = {
             at.N: solver.n, at.M: solver.m, at.P_STRIDE: solver.m if own_p else 0, at.CARRIED: slope,
+            at.SLOPES: int(method.carries_slope),
             at.DEGREE: method.degree, at.EVENTS: n_events, at.EXPONENT: method.error_exponent,
         }  # fmt: skip
         for lane in range(lanes):

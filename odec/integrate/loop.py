@@ -46,7 +46,7 @@ from odec.integrate.slots import (
     SUCCESS,
     TERMINATED,
 )
-from odec.integrate.start import slope_at
+from odec.integrate.start import clear_unless_slope, slope_at
 
 
 def integrate(kernels, events, rates, lanes, members, kept, whole):
@@ -193,10 +193,14 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
     lanes.task[at.NEXT * LANES + l] = next_look(events, members, whole, count, direction)
     if cut != NO_CUT:
         put_row(n, after, l, y_next)
+    if moved:
+        then[at.LOST * LANES + l] = 0.0
     if moved and count[at.CARRIED] > 0:
-        slope, (_, real, p) = lane_row(f1, n, l, lanes.slope), lane_of(lanes, l)
-        slope_at(kernels.rhs, end_t, after, p, slope, lanes.work, real, count)
-        put_row(n, slope, l, f1)
+        carried, (_, real, p) = lane_row(f1, n, l, lanes.slope), lane_of(lanes, l)
+        if count[at.SLOPES] == 1:
+            slope_at(kernels.rhs, end_t, after, p, carried, lanes.work, real, count)
+        clear_unless_slope(carried, count)
+        put_row(n, carried, l, f1)
     return status
 
 

@@ -8,7 +8,7 @@ from odec.integrate.events import first_sides
 from odec.integrate.interpolate import copy, keep_row
 from odec.integrate.lanes import LANES, g_of, lane_of, lane_row, put_parameters, put_row, row_of, times_of, watch_of
 from odec.integrate.slots import FREE, NON_FINITE, NON_FINITE_START, RESOLUTION, RUNNING, SUCCESS, TERMINATED
-from odec.integrate.start import first_size, is_finite, slope_at
+from odec.integrate.start import clear_unless_slope, first_size, is_finite, slope_at
 
 FAR_OFF = 1e300  # a time that is never reached
 
@@ -68,6 +68,7 @@ def begin(kernels, events, rates, lanes, members, kept, whole, l, member, now, y
     put_row(n, state, l, y)
     put_parameters(lanes, whole, count, l)
     if carried > 0:
+        clear_unless_slope(slope, count)
         put_row(n, slope, l, f0)
 
 

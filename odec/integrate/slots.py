@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 # now, then: float64, what a step changes of a lane; a row for each slot, in it a number for each lane.
-# The last four are what a step says of itself.
+# LOST is what rounding left out of T, for methods that carry it; the last four are what a step says of itself.
 (
-    T, H, LOG1, LOG2, RATIO1, RATIO2, MOST_GROWTH, BROKEN, STEPS, TRIES, TRIED, ACCEPTED, STUCK, ATTENTION,
-) = range(14)  # fmt: skip
-NOWS = 14
+    T, H, LOG1, LOG2, RATIO1, RATIO2, MOST_GROWTH, BROKEN, STEPS, TRIES, LOST, TRIED, ACCEPTED, STUCK, ATTENTION,
+) = range(15)  # fmt: skip
+NOWS = 15
 FREE, HELD = 1e3, -7.4e-4  # in MOST_GROWTH, of log2 of h_{n+1} / h_n: no bound; 0, less the error of rough_exp2
 
 # task: float64, what a lane is to do, likewise: its next stop, how much of it is spared where more stops follow, else
@@ -27,12 +27,12 @@ GAINS = SETPOINT  # the first of the controller's numbers, in the order of Contr
 SCRATCH, CUT, LAST_RESET, LAST_TRIED = range(4)
 REALS = 4
 
-# count: int64, of one lane
+# count: int64, of one lane; SLOPES: 1 where what is carried from step to step is a slope
 (
-    N, M, P_STRIDE, CARRIED, DEGREE, EVENTS, EXPONENT, STATUS, MEMBER, NFEV, SAVED, NEXT_EVAL, EVALS, NEXT_STOP, FIRED,
-    CHATTER, DENSE_CALLS,
-) = range(17)  # fmt: skip
-COUNTS = 17
+    N, M, P_STRIDE, CARRIED, SLOPES, DEGREE, EVENTS, EXPONENT, STATUS, MEMBER, NFEV, SAVED, NEXT_EVAL, EVALS, NEXT_STOP,
+    FIRED, CHATTER, DENSE_CALLS,
+) = range(18)  # fmt: skip
+COUNTS = 18
 EVERY_STEP = -1  # in count[EVALS]: save each accepted step
 
 # whole: int64, of all lanes: how many members there are and how they lie, what is kept (of each step

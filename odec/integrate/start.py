@@ -16,6 +16,13 @@ def slope_at(rhs, t, y, p, slope, work, real, count):
     count[at.NFEV] += 1
 
 
+def clear_unless_slope(carried, count):
+    """What is carried at a start: the slope that is there, or zeros where rounding is carried."""
+    if count[at.SLOPES] == 0:
+        for i in range(count[at.N]):
+            carried[i] = 0.0
+
+
 def is_finite(n, v):
     """Whether every number of v is finite."""
     finite = True

@@ -52,6 +52,7 @@ class Sizes(NamedTuple):
     m: int
     p_stride: int
     carried: int
+    slopes: int
     degree: int
     events: int
     exponent: int
@@ -127,7 +128,8 @@ def trajectory(member, sizes, asked, fired, starts, kernels, values, rates, lane
     for slot in range(at.TASKS):
         lanes.task[slot] = 0.0
     count[at.N], count[at.M], count[at.P_STRIDE], count[at.CARRIED] = sizes.n, sizes.m, sizes.p_stride, sizes.carried
-    count[at.DEGREE], count[at.EVENTS], count[at.EXPONENT] = sizes.degree, sizes.events, sizes.exponent
+    count[at.SLOPES], count[at.DEGREE], count[at.EVENTS] = sizes.slopes, sizes.degree, sizes.events
+    count[at.EXPONENT] = sizes.exponent
     whole[at.ADAPTIVE], whole[at.OWN_P], whole[at.OWN_PARAMETERS] = sizes.adaptive, sizes.own_p, sizes.own_parameters
     whole[at.OWN_BEGIN], whole[at.OWN_END], whole[at.OWN_STATE] = asked.own_begin, asked.own_end, asked.own_state
     whole[at.OWN_TIMES], whole[at.TIMES], whole[at.STOPS] = asked.own_times, asked.rows, asked.inner
@@ -379,8 +381,8 @@ def thread_kernel(system, method, columns=(), own_p=False, events=None, records=
     n, m = system.y_structure.size, system.p_structure.size
     own = bool(own_p or any(resets))
     sizes = Sizes(
-        n, m, m if own else 0, n if method.carries_slope else 0, method.degree, len(resets), method.error_exponent,
-        int(method.adaptive), int(own), len(columns), int(records),
+        n, m, m if own else 0, n if method.carries else 0, int(method.carries_slope), method.degree, len(resets),
+        method.error_exponent, int(method.adaptive), int(own), len(columns), int(records),
     )  # fmt: skip
     title = f"{system.name} by {method.name}: one member a thread"
     return ThreadKernel(title, system.graph.inputs["y"].dtype, sizes, len(method.kept), lowered, resets, tuple(columns))

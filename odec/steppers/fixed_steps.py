@@ -11,12 +11,18 @@ class FixedSteps:
     stages: int
     error_order = None
     adaptive = False
+    carries_slope = False
     sizes_itself = False
     kept = ()
     degree = 3
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}: order {self.order}, {self.stages} stages>"
+
+    @property
+    def carries(self):
+        """Whether a step hands n numbers on to the next."""
+        return self.carries_slope
 
     @property
     def evaluations(self):

@@ -100,6 +100,18 @@ def zero_if_finite(x):
     return zero if zero.dtype == "float64" else OPS["cast"](zero, dtype="float64")
 
 
+def scale_of(y, y1, rtol, atol):
+    """atol + rtol max(|y|, |y1|) [hairer1993, II.4 (4.11)]."""
+    before, after = OPS["abs"](y), OPS["abs"](y1)
+    return atol + rtol * OPS["where"](OPS["gt"](before, after), before, after)
+
+
+def sum_of_squares(ratio):
+    """A float64 number."""
+    sum_ = OPS["sum"](ratio * ratio, axes=(0,))
+    return sum_ if sum_.dtype == "float64" else OPS["cast"](sum_, dtype="float64")
+
+
 def _weighted(coefficients, k):
     return total(float(a) * x for a, x in zip(coefficients, k) if a != 0)
 
@@ -126,15 +138,11 @@ def _error(tableau, h, k, f1, y, y1, rtol, atol):
 def _scaled_square(tableau, h, k, y, y1, rtol, atol):
     """mean_i (h e_i / (atol + rtol max(|y|, |y1|)))² [hairer1993, II.4 (4.11)], float64; with a second estimate
     that times |e|² / (|e|² + 0.01 |e2|²) [hairer1993, II.10 (10.17)]."""
-    size = OPS["abs"]
-    before, after = size(y), size(y1)
-    scale = atol + rtol * OPS["where"](OPS["gt"](before, after), before, after)
+    scale = scale_of(y, y1, rtol, atol)
     step = broadcast_to(h, y.shape)
 
     def square(coefficients):
-        ratio = step * _weighted(coefficients, k) / scale
-        sum_ = OPS["sum"](ratio * ratio, axes=(0,))
-        return sum_ if sum_.dtype == "float64" else OPS["cast"](sum_, dtype="float64")
+        return sum_of_squares(step * _weighted(coefficients, k) / scale)
 
     squared = square(tableau.b_error)
     if tableau.b_error_second is not None:

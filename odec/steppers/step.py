@@ -9,8 +9,9 @@ step  : (t, h, y, p, f0, rtol, atol) -> y1, f1, k, error
 dense : (t, h, y, p, f0, y1, f1, k) -> q (degree, n), for theta from 0 to 1
     y(t + theta h) = y + theta (q_0 + (1 - theta) sum_m q_m (2 theta - 1)^(m - 1)), m from 1; q_0 = y1 - y
 
-t, h are float64 numbers; f0 and f1 have no elements for a method that carries no slope from step to step,
-rtol and atol none for a method of fixed steps.
+t, h are float64 numbers; f0 and f1 have no elements for a method that carries nothing from step to step, rtol and
+atol none for a method of fixed steps. The Taylor method carries what rounding has left out of y instead of a slope;
+0 at a start.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def dense_function(f, method):
 
 def _inputs(f, method, names):
     n, dtype = f.inputs["y"].size, f.inputs["y"].dtype
-    slope, tolerance = (n if method.carries_slope else 0,), (n if method.adaptive else 0,)
+    slope, tolerance = (n if method.carries else 0,), (n if method.adaptive else 0,)
     shapes = {
         "t": (), "h": (), "y": (n,), "y1": (n,), "p": f.inputs["p"].shape, "f0": slope, "f1": slope,
         "rtol": tolerance, "atol": tolerance, "k": (len(method.kept), n),

@@ -251,6 +251,11 @@ class ButcherTableau:
         return len(self.dense[0]) if self.dense else 3
 
     @property
+    def carries(self):
+        """Whether a step hands n numbers on to the next."""
+        return self.carries_slope
+
+    @property
     def carries_slope(self):
         """Whether a step takes the slope at its start from the step before."""
         return True

@@ -18,13 +18,14 @@ from odec.ops.linalg import matmul
 from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.statistics import np_max
 from odec.ops.structure import concatenate, reshape, slice_
-from odec.steppers.runge_kutta import in_dtype, named, zero_if_finite
+from odec.steppers.runge_kutta import evaluation, in_dtype, named, scale_of, sum_of_squares, zero_if_finite
 from odec.transforms.scalar import operation_count
-from odec.transforms.taylor import taylor
+from odec.transforms.taylor import kink, taylor
 
 INLINE = 5_000  # scalar operations up to which the series is straight-line code; beyond, loops over the orders
 LEAST_ORDER, MOST_ORDER = 2, 100
 USUAL_RTOL = 1e-6  # of odec.solve
+NOISE = 16.0  # roundings of a slope that the error of a step does not see
 LOG2_E = 1.4426950408889634
 
 
@@ -35,7 +36,11 @@ class TaylorMethod:
     order : a number from 2 to 100; None takes it from the relative tolerance, ceil(1 - ln(rtol) / 2)
     The step size follows from the last two coefficients, so that the terms left out stay within the tolerance:
     h = exp(-0.7 / (p - 1)) min(|y_{p-1}|^(-1/(p-1)), |y_p|^(-1/p) exp(-2/p)), with |v| the largest of
-    |v_i| / (atol_i + rtol_i |y_i|). Its dense output is the series itself.
+    |v_i| / (atol_i + rtol_i |y_i|). It grows by at most ten times from step to step, so that coefficients which happen
+    to vanish stretch none. The dense output is the series itself. What rounding leaves out of the state and of time is
+    carried on (compensated sums), so that errors of long solves grow as the square root of the number of steps.
+    A model that is not analytic (where, abs, maximum, interp, ...) has steps whose slope at the end is compared with f
+    there, and which are rejected where a kink is within them.
 
     Raises
     ------
@@ -53,6 +58,7 @@ class TaylorMethod:
     stages = 1
     evaluations = 1
     dense_evaluations = 0
+    carries = True  # what rounding has left out of y
     carries_slope = False
     adaptive = True
     sizes_itself = True  # the size of a step follows from its own coefficients, not from the error of the one before
@@ -118,16 +124,46 @@ def order_for(rtol):
 
 
 def taylor_step(f, method, t, h, y, p, f0, rtol, atol):
-    """y1 = y + sum_{k=1..order} y_k h^k, the coefficients y_k as `k`.
+    """y1 = y + sum_{k=1..order} y_k h^k; as `k` the coefficients, as `f0` and `f1` what rounding left out of y and y1.
 
     f : Function (t: (), y: (n,), p: (m,)) -> (n,)
     t, h, y, p, f0, rtol, atol : input nodes, as in step.py
     """
     inputs = dict(t=t, h=h, y=y, p=p, f0=f0, rtol=rtol, atol=atol)
     series = coefficients(f, method, t, y, p)
-    y1 = named(y + _increment(series, in_dtype(h, y), y), "y1")
-    none = constant(np.empty(0), y.dtype)
-    return Function("step", inputs, {"y1": y1, "f1": none, "k": series, "error": zero_if_finite(y1)})
+    increment = named(_increment(series, in_dtype(h, y), y) + f0, "increment")
+    y1 = named(y + increment, "y1")
+    moved = y1 - y  # so the sum's rounding is known exactly [knuth1998, 4.2.2]
+    lost = named((y - (y1 - moved)) + (increment - moved), "lost")
+    error = zero_if_finite(y1)
+    if kink(f) is not None:
+        error = _residual(f, method, series, t, h, y, y1, p, rtol, atol)
+    return Function("step", inputs, {"y1": y1, "f1": lost, "k": series, "error": error})
+
+
+def _residual(f, method, series, t, h, y, y1, p, rtol, atol):
+    """The error² of step.py from how far the series' slope at the end is from f there: h (s'(h) - f) / (order + 1).
+
+    A kink or a jump of f within the step shows in it, which no coefficient at the start does. What rounding alone makes
+    of the difference is taken off.
+    """
+    size, absolute = broadcast_to(in_dtype(h, y), y.shape), OPS["abs"]
+    slope = _slope_at_end(series, size)
+    rate = evaluation(f, 1)(t + h, y1, p)
+    noise = NOISE * float(np.finfo(y.dtype).eps)
+    excess = absolute(slope - rate) - noise * (absolute(slope) + absolute(rate))
+    excess = OPS["where"](OPS["lt"](excess, 0.0), 0.0, excess)
+    ratio = (1.0 / (method.known_order + 1)) * (size * excess) / scale_of(y, y1, rtol, atol)
+    return sum_of_squares(ratio) * (1.0 / y.size)
+
+
+def _slope_at_end(series, size):
+    """sum_{k>=1} k y_k h^(k-1), by Horner's rule."""
+    order = series.shape[0] - 1
+    total = float(order) * row(series, order)
+    for k in reversed(range(1, order)):
+        total = total * size + (float(k) * row(series, k) if k > 1 else row(series, k))
+    return total
 
 
 def taylor_size(f, method, t, y, p, rtol, atol):

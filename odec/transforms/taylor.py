@@ -10,6 +10,8 @@ import weakref
 
 from odec.graph.function import Function
 from odec.graph.node import CONSTANT, INPUT, constant, current_line, set_line, structural_zero
+from odec.graph.op import zero
+from odec.ops.families import taylor_by_jvp
 from odec.ops.structure import concatenate, reshape
 
 
@@ -104,3 +106,24 @@ def _unrolled(function, order, time, state):
         curve[y].append(zero if part is None else part * (1.0 / (k + 1)))
     rows = [reshape(c, shape=(1, *y.shape)) for c in curve[y]]
     return Jet(function, order, {"coefficients": concatenate(*rows, axis=0)})
+
+
+ANALYTIC = ("cast",)  # of the ops whose rule is a linear map chosen at the point
+
+
+def kink(function, moving=("t", "y")):
+    """The first node of a Function that depends on the inputs named `moving` and is not analytic: a choice, a rounding,
+    a table; None where there is none."""
+    series = Series({function.inputs[name]: [] for name in moving})
+    for node in function.nodes:
+        if node.op in (INPUT, CONSTANT) or series.is_constant(node):
+            continue
+        if node.op.family == "call":
+            callee = node.params["function"]
+            pairs = zip(callee.inputs, node.inputs, strict=True)
+            found = kink(callee, [name for name, i in pairs if not series.is_constant(i)])
+            if found is not None:
+                return found
+        elif node.op.taylor in (zero, taylor_by_jvp) and node.op.name not in ANALYTIC:
+            return node
+    return None
