@@ -20,7 +20,7 @@ from odec.gradients.interpolating import Interpolating
 from odec.gradients.residuals import give_back_with, room_for
 from odec.gradients.stepwise import Stepwise, check_steps_can_move
 from odec.graph.structure import component_paths
-from odec.solving import posed, tolerance
+from odec.solving import method_for, posed, tolerance
 from odec.variation import check_options
 
 ADJOINTS = {"discrete": Discrete, "backsolve": Backsolve, "interpolating": Interpolating}
@@ -75,7 +75,7 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     differentiate_steps : of the discrete adjoint: what is given also moves the step sizes, by the errors and the
         controller, and the gradient takes that along: it is then that of the solver itself, as differences of solves
         are, while the default is that of the solution to the tolerances. Where each try started is kept, and the tries
-        are made again for it; without checkpoints and events
+        are made again for it; without checkpoints and events, and not for method="taylor"
     adjoint_rtol, adjoint_atol, adjoint_method : of the last two; None is as in the solve
     seminorm : they leave the gradient by the parameters out of their error norm
     batched : the inputs that the members of an ensemble differ in, as odec.solve_ensemble takes them, with its options:
@@ -124,6 +124,12 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
                 f"{name}: the discrete adjoint solves nothing; leave adjoint_rtol, adjoint_atol and adjoint_method "
                 'out, or take adjoint="backsolve" or "interpolating".'
             )
+        if differentiate_steps and given.record.sizes_itself:
+            raise ArgumentError(
+                f"{name}: differentiate_steps=True, but the steps of {given.record.name} follow from its coefficients; "
+                "a method with a controller is needed, such as dop853. Leave differentiate_steps out, and the step "
+                "sizes are data."
+            )
         if differentiate_steps and given.record.adaptive:
             return _with_steps(given, start, progress, throw, isinstance(params, dict))
         out = given.run(progress, None if given.watched else how)
@@ -132,7 +138,7 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         if given.problem.residuals is not None:
             give_back_with(way, given.system, given.problem.residuals)
     else:
-        backward = _backward(given.system, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
+        backward = _backward(given.system, given.record, adjoint_rtol, adjoint_atol, adjoint_method, seminorm)
         out = given.run(progress, how)
         began = time.perf_counter()
         way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, backward)
@@ -165,7 +171,7 @@ def _check_checkpoints(checkpoints, adjoint):
         )
 
 
-def _backward(system, rtol, atol, method, seminorm):
+def _backward(system, record, rtol, atol, method, seminorm):
     """The Backward of what a user gave."""
 
     def checked(what, value):
@@ -173,7 +179,10 @@ def _backward(system, rtol, atol, method, seminorm):
 
     if not isinstance(seminorm, (bool, np.bool_)):
         raise ArgumentError(f"{system.name}: seminorm is {seminorm!r}; True or False is needed.")
-    return Backward(checked("adjoint_rtol", rtol), checked("adjoint_atol", atol), method, bool(seminorm))
+    found = checked("adjoint_rtol", rtol)
+    if found is not None:
+        method_for(system.name, record if method is None else method, found, system.dtype, "adjoint_rtol")
+    return Backward(found, checked("adjoint_atol", atol), method, bool(seminorm))
 
 
 class Pullback:

@@ -122,7 +122,8 @@ class Solver:
     def _place(self, buffers):
         """(t, y, p, h) where the loop is."""
         now = buffers.now
-        return now[at.T], buffers.state, buffers.p, min(abs(now[at.H]), buffers.rules[at.MAX_STEP])
+        h = now[at.TRIED if self.method.sizes_itself else at.H]
+        return now[at.T], buffers.state, buffers.p, min(abs(h), buffers.rules[at.MAX_STEP])
 
     def _outcome(self, buffers, kept, status, reach):
         tally, t = buffers.tally, buffers.now[at.T]

@@ -164,3 +164,21 @@ def test_a_tolerance_below_rounding_says_the_least(dtype, rtol, least):
 def test_orders_outside_their_range_are_refused(order):
     with pytest.raises(ArgumentError, match=r"^taylor: order is .* is needed\.$"):
         odec.TaylorMethod(order=order)
+
+
+def van_der_pol(t, y, mu=1e3):
+    return [y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]]
+
+
+def test_a_stiff_problem_stops_with_the_hint():
+    text, sol = failure(van_der_pol, (0.0, 2000.0), [2.0, 0.0], max_steps=1000)
+    assert sol.status is Status.STEP_LIMIT
+    assert "is at taylor's limit of " in text and "the problem is stiff for an explicit method" in text
+
+
+def test_gradients_refuse_what_they_cannot_do():
+    model, how = odec.dynamics(explosion), {"method": "taylor", "adjoint": "backsolve"}
+    with pytest.raises(ArgumentError, match=r"explosion: adjoint_rtol is 1e-18, but float64 numbers are rounded to"):
+        odec.solve_vjp(model, (0.0, 0.5), [1.0, 1.0], adjoint_rtol=1e-18, **how)
+    with pytest.raises(ArgumentError, match=r"the steps of taylor follow from its coefficients; a method with a"):
+        odec.solve_vjp(model, (0.0, 0.5), [1.0, 1.0], method="taylor", differentiate_steps=True)
