@@ -289,6 +289,13 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             return call_traceable(_ACCUMULATIONS[ufunc], inputs, {"axis": 0} | kwargs)
         if method == "outer" and ufunc is np.multiply:
             return call_traceable(np.multiply.outer, inputs, kwargs)
+        if method == "at" and ufunc.at in TRACEABLE:
+            if not isinstance(inputs[0], TracedArray):
+                raise refuse(
+                    f"np.{ufunc.__name__}.at writes a traced value into a plain NumPy array. "
+                    "Make that array with np.zeros_like(y)."
+                )
+            return inputs[0]._add_at(ufunc.at, *inputs[1:])
         if method != "__call__":
             name = f"np.{ufunc.__name__}"
             raise refuse(f"{name}.{method} is not an odec op. Call {name} itself.", MissingRuleError)
@@ -508,9 +515,15 @@ class TracedArray(Traced):
         return _view_class(node)(node, self, there, back, lambda memory: memory[index])
 
     def __setitem__(self, index, value):
-        index = _checked_index(unwrap(index), assigning=True)
+        self._write(operator.setitem, _checked_index(unwrap(index), assigning=True), value)
+
+    def _add_at(self, function, index, value):
+        self._write(function, _checked_index(unwrap(index)), value)
+
+    def _write(self, function, index, value):
+        """Do what `function` (node, index, value) makes of this array to it."""
         try:
-            new = TRACEABLE[operator.setitem](self.node, index, unwrap(value))
+            new = TRACEABLE[function](self.node, index, unwrap(value))
         except OdecError:
             raise
         except (IndexError, TypeError, ValueError) as error:

@@ -97,6 +97,21 @@ def setitem(x, index, value):
     return where(keep.astype(bool), x, written)
 
 
+@traceable(np.add.at)
+def add_at(x, index, value):
+    """x after np.add.at(x, index, value): values that meet in one element are all added."""
+    value = as_float(coerce([value], x.dtype)[0])
+    places = _places(x.shape, _expanded(index, x.ndim))
+    value = _fitted(value, np.shape(places))
+    return x + put_add(value, index=Data(np.ascontiguousarray(places, np.int64)), shape=x.shape)
+
+
+@traceable(np.subtract.at)
+def subtract_at(x, index, value):
+    """As add_at, with the values taken off."""
+    return add_at(x, index, -as_float(coerce([value], x.dtype)[0]))
+
+
 def _last_writers(places):
     """Of several writes to one element, the last one counts, as in NumPy."""
     flat = places.reshape(-1)

@@ -126,6 +126,35 @@ def test_the_last_of_several_writes_to_an_element_counts():
     check(repeated, V)
 
 
+@pytest.mark.parametrize("function", [np.add, np.subtract], ids=["add", "subtract"])
+def test_values_that_meet_in_one_element_are_all_added(function):
+    def accumulated(v, m):
+        whole, rows = np.zeros_like(v), m.copy()
+        function.at(whole, [0, 2, 0, 5, 2, 2], v * v)
+        function.at(whole[1:], 3, v[0])
+        function.at(rows, (slice(None), [1, 1]), v[:2])
+        function.at(rows[0], np.array([[0, 1], [2, 0]]), 1.5)
+        return whole, rows
+
+    check(accumulated, V, M)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda v: np.add.at(np.zeros(6), [0, 1], v[:2]), ("np.add.at", "plain NumPy array", "zeros_like")),
+        (lambda v: np.add.at(v, 6, 1.0), ("shape (6,)", "out of bounds")),
+        (lambda v: np.add.at(v, [0, 1], v), ("shape (6,)", "broadcast")),
+        (lambda v: np.multiply.at(v, 0, v[1]), ("np.multiply.at", "not an odec op")),
+    ],
+    ids=["plain", "index", "shape", "multiply"],
+)
+def test_what_cannot_be_added_is_refused(write, words):
+    with pytest.raises(TraceError) as caught:
+        graph_of(write, V)
+    assert all(word in str(caught.value) for word in words)
+
+
 def test_traced_mask_assignment_is_a_choice():
     def masked(x):
         a, b = x.copy(), x.copy()
