@@ -1,9 +1,16 @@
 """Plain functions as graphs, evaluated in several ways: what the tests of tracing and ops share."""
 
+import ctypes
+import functools
+
 import numpy as np
 
+from odec.codegen import blas
+from odec.codegen.compile import Library, object_code
 from odec.codegen.lower_scalar import lower_scalar
+from odec.codegen.print_llvm import print_llvm
 from odec.codegen.print_python import python_function
+from odec.codegen.targets import cpu_target
 from odec.graph.function import Function
 from odec.graph.node import input_node
 from odec.graph.trace import call_model, unwrap, wrap
@@ -34,3 +41,16 @@ def run_python(graph, *arrays):
     out = [np.empty(n.shape, n.dtype) for n in graph.outputs.values()]
     python_function(lower_scalar(graph, "kernel"))(*given, *out)
     return out
+
+
+def loaded(kernels):
+    """{name: function of ndarrays} of kernels compiled together, without the disk cache."""
+    text = print_llvm(kernels, cpu_target())
+    library = Library(object_code(text), blas.symbols(blas.symbols_in(text)))
+
+    def run(kernel, *arrays):
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arrays) + 1))(library.address(kernel.name))
+        work = np.full(kernel.work_size, np.nan, kernel.dtype)  # nothing may be read before it is written
+        function(*[a.ctypes.data for a in arrays], work.ctypes.data)
+
+    return {k.name: functools.partial(run, k) for k in kernels}

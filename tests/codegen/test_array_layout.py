@@ -9,9 +9,10 @@ import pytest
 from array_functions import FUNCTIONS, composed, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracing import loaded
 
 from odec.codegen import blas
-from odec.codegen.compile import Library, object_code, optimised
+from odec.codegen.compile import optimised
 from odec.codegen.lower_array import lower_array
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_llvm import print_llvm
@@ -29,21 +30,6 @@ from odec.transforms.vjp import vjp
 # Results are sums of at most some thousand terms, in another order than NumPy's, and library functions
 # differ by up to 4 ulp: a relative 1e-12 of the largest element holds in float64, 1e-4 in float32.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4}
-
-
-def loaded(kernels):
-    """{name: function of ndarrays} of kernels compiled together, without the disk cache."""
-    import ctypes
-
-    text = print_llvm(kernels, cpu_target())
-    library = Library(object_code(text), blas.symbols(blas.symbols_in(text)))
-
-    def run(kernel, *arrays):
-        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arrays) + 1))(library.address(kernel.name))
-        work = np.full(kernel.work_size, np.nan, kernel.dtype)  # nothing may be read before it is written
-        function(*[a.ctypes.data for a in arrays], work.ctypes.data)
-
-    return {k.name: functools.partial(run, k) for k in kernels}
 
 
 def drawn(graph, seed):
