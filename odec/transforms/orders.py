@@ -118,6 +118,7 @@ class _Builder:
         self.inputs = {name: input_node(name, *kind) for name, kind in own.items()}
         self.inputs["p"] = function.inputs["p"]
         self.coefficients: dict[int, Any] = {id(t): self.inputs["time"], id(y): self.inputs["y"]}
+        self.moving: dict[int, bool] = {}
         self.histories = {id(y): "y"}
         self.nodes: list[Node] = [y]  # of the histories, in order
         self.convolutions: dict[tuple, Convolution] = {}
@@ -166,17 +167,23 @@ class _Builder:
         return result if result is None or rule.finish is None else rule.finish(result)
 
     def moves(self, node):
-        """Whether a node has coefficients beside its zeroth one."""
+        """Whether a node may have coefficients beside its zeroth one."""
         if node.op is INPUT:
             return id(node) in self.coefficients
-        return node.dtype != "bool" and not self.series.is_constant(node) and self.series.rule(node) is not None
+        if self.series.is_constant(node) or node.dtype == "bool" or self.series.rule(node) is None:
+            return False
+        if id(node) not in self.moving:
+            self.moving[id(node)] = any(map(self.moves, node.inputs))
+        return self.moving[id(node)]
 
     def _product(self, product):
         """The terms of a Product: those with a k-th coefficient, and the convolution."""
         a, b, parts = product.a, product.b, []
         if a is b and product.first == 0 and self.moves(a):
-            twice = _scaled(2.0 * product.q, product.times(a, self.coefficient(a)))
-            return [twice, self._convolution(product)]
+            newest = self.coefficient(a)
+            if newest is None:
+                return []
+            return [_scaled(2.0 * product.q, product.times(a, newest)), self._convolution(product)]
         newest = self.coefficient(a)
         if newest is not None:
             parts.append(_scaled(product.p + product.q, product.times(newest, b)))

@@ -1,0 +1,312 @@
+"""The loop over the orders gives the coefficients that the unrolled series has: Python text and machine code."""
+
+import functools
+
+import numpy as np
+import pytest
+import strategies
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from op_cases import ELEMENTWISE, STRUCTURAL, structural
+from tracing import loaded
+
+import odec
+from odec.codegen.kernel import Argument, Call, Element, Index, Kernel, Literal, Loop, Return
+from odec.codegen.lower import lower
+from odec.codegen.lower_series import lower_series
+from odec.codegen.print_python import convolve, print_python, python_function
+from odec.graph.function import Function
+from odec.graph.node import constant, input_node
+from odec.graph.op import OPS
+from odec.testing import RandomModel, models
+from odec.transforms.orders import NoLoop, orders
+from odec.transforms.taylor import taylor
+
+T = 0.3
+# Coefficients of one order are sums of at most 8 products of others, taken in another order: the largest difference
+# that was seen is 3e-14 of the largest coefficient in float64.
+TOLERANCE = {"float64": 1e-11, "float32": 2e-4}
+
+
+def coefficients(run, jet, y, p):
+    """What a kernel of a Jet writes, (order + 1, n)."""
+    dtype = jet.inputs["y"].dtype
+    out = np.full((jet.order + 1, jet.inputs["y"].size), np.nan, dtype)
+    with np.errstate(all="ignore"):
+        run(np.array([T]), np.ravel(y).astype(dtype), np.ravel(p).astype(dtype), out)
+    return out
+
+
+def check(run, jet, y, p):
+    """The coefficients that a kernel finds are those of the unrolled series."""
+    dtype = jet.inputs["y"].dtype
+    expected = jet.evaluate(T, np.asarray(y, dtype), np.asarray(p, dtype))["coefficients"]
+    expected = expected.reshape(jet.order + 1, -1)
+    found, scale = coefficients(run, jet, y, p), TOLERANCE[dtype] * (1 + np.abs(expected).max(initial=0.0))
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE[dtype], atol=scale)
+
+
+def check_python(jet, y, p):
+    check(python_function(lower(jet, "series", "array")), jet, y, p)
+
+
+# ---- every op --------------------------------------------------------------------------------------------------
+
+WIDTH, ARITY = 2, 3
+DOMAINS = [domain for op, _ in ELEMENTWISE for domain in op.domain]
+POINTS = st.tuples(*(strategies.arrays((WIDTH,), *domain) for domain in DOMAINS)).map(np.concatenate)
+# What the arguments of an op are, one letter each: of y, of p, a constant array, or y and time together.
+KINDS = ("yyy", "pyp", "ypc", "cyt", "tcy")
+
+
+def part(x, k):
+    return OPS["slice"](x, starts=(k * WIDTH,), steps=(1,), shape=(WIDTH,))
+
+
+def argument(kind, t, y, p, k):
+    if kind == "c":
+        return constant(np.full(WIDTH, np.mean(DOMAINS[k])), "float64")
+    if kind == "t":
+        return part(y, k) + OPS["broadcast"](0.1 * t - 0.1 * T, shape=(WIDTH,))
+    return part(y if kind == "y" else p, k)
+
+
+@functools.cache
+def every_op(kinds):
+    """The Jet of dy/dt made of every elementwise op applied to arguments of some kinds."""
+    size = WIDTH * len(DOMAINS)
+    t, y, p = input_node("t", (), "float64"), input_node("y", (size,), "float64"), input_node("p", (size,), "float64")
+    at, rates = 0, []
+    for op, params in ELEMENTWISE:
+        places = range(at, at + len(op.domain))
+        value = op(*(argument(kinds[k - at], t, y, p, k) for k in places), **params)
+        value = OPS["cast"](OPS["to_float"](value) if value.dtype == "bool" else value, dtype="float64")
+        rates += [0.5 * value + (0.25 * (k - at + 1)) * part(y, k) for k in places]
+        at += len(op.domain)
+    return taylor(Function("every_op", {"t": t, "y": y, "p": p}, {"dydt": OPS["concatenate"](*rates, axis=0)}), 5)
+
+
+@functools.cache
+def loop_of_every_op(kinds):
+    return python_function(lower_series(every_op(kinds), "series"))
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+@given(y=POINTS, p=POINTS)
+@settings(max_examples=5)
+def test_every_elementwise_op_in_a_loop_is_the_unrolled_series(kinds, y, p):
+    check(loop_of_every_op(kinds), every_op(kinds), y, p)
+
+
+def rate_of(graph, arrays):
+    """dy/dt of a Function of arrays: y holds them all, the result goes round, p couples neighbours."""
+    n = sum(a.size for a in arrays)
+    t, y, p = input_node("t", (), "float64"), input_node("y", (n,), "float64"), input_node("p", (n,), "float64")
+    at, parts = 0, []
+    for a in arrays:
+        piece = OPS["slice"](y, starts=(at,), steps=(1,), shape=(a.size,))
+        parts.append(OPS["reshape"](piece, shape=a.shape))
+        at += a.size
+    (value,) = graph(*parts).values()
+    round_ = OPS["take"](OPS["reshape"](value, shape=(value.size,)), index=np.arange(n) % value.size)
+    neighbour = OPS["take"](y, index=(np.arange(n) + 1) % n)
+    return Function("structural", {"t": t, "y": y, "p": p}, {"dydt": 0.3 * round_ + p * neighbour})
+
+
+@pytest.mark.parametrize("name", STRUCTURAL)
+@given(drawn=st.data())
+@settings(max_examples=5)
+def test_every_structural_op_in_a_loop_is_the_unrolled_series(name, drawn):
+    graph, arrays = drawn.draw(structural(name))
+    y = np.concatenate([a.ravel() for a in arrays])
+    check_python(taylor(rate_of(graph, arrays), drawn.draw(st.integers(0, 5))), y, np.linspace(-0.5, 0.5, y.size))
+
+
+# ---- models ----------------------------------------------------------------------------------------------------
+
+THREE = np.array([0.4, -0.7, 0.2])
+
+
+def falling(t, y, k, c):
+    return -y * np.sum(np.ceil(y)) ** 2 + np.abs(np.copysign(k, y) * y)
+
+
+@given(drawn=models(depth=3), order=st.integers(0, 8))
+@example(drawn=RandomModel(odec.dynamics(falling), THREE, {"k": 0.5, "c": THREE}), order=4)
+@settings(max_examples=15)
+def test_random_models_in_a_loop_are_the_unrolled_series(drawn, order):
+    system = drawn.model.bind(drawn.y0, drawn.params)
+    y = system.y_structure.flatten(drawn.y0, "y0")
+    check_python(taylor(system.graph, order), y, system.flat_parameters(tuple(drawn.params.values())))
+
+
+def pendulum(t, y, length):
+    return [y[1], -9.81 / length * np.sin(y[0]) + np.cos(t) * np.exp(-t)]
+
+
+def network(t, y, w):
+    return np.tanh(np.linspace(-1.0, 1.0, 15).reshape(3, 5) @ np.tanh(w @ y + 0.1) - t)
+
+
+def riccati(t, y, a):
+    z = y.reshape(3, 3)
+    return (a @ z + z @ a.T - z @ z @ z.T + np.eye(3)).ravel()
+
+
+def chosen(t, y, c):
+    return np.where(y > c, np.maximum(y, t) ** 1.5, np.abs(y) / (1.0 + y * y)) + np.mod(y, 2.0) * y
+
+
+def linear(t, y, a):
+    return a @ y - y[::-1] + np.cumsum(y)
+
+
+def forced(t, y, c):
+    return np.sin(3.0 * t) * c + t * t
+
+
+def still(t, y, c):
+    return 0.0 * y
+
+
+def scaled(t, y, c):
+    return np.array([2.0, -1.0, 0.5]) * y * y[::-1] * np.array([1.0, 3.0, 1.0]) - y.reshape(1, 3)[0] ** 3 / c
+
+
+def driven(t, y, c):
+    return np.interp(t, [0.0, 0.5, 2.0], [1.0, 3.0, -1.0]) * y + c
+
+
+def orbit(t, y, mass):
+    r = np.hypot(y[0], y[1])
+    return [y[2], y[3], -mass * y[0] / r**3, -mass * y[1] / r**3]
+
+
+def mass_matrix(t, y, c):
+    mass = np.stack([np.stack([c, np.cos(y[0])]), np.stack([np.cos(y[0]), 1.0 + y[1] ** 2])])
+    return np.linalg.solve(mass, -np.sin(y)) * np.linalg.det(mass)
+
+
+A = np.array([[0.2, 0.5, -0.3], [0.1, -0.4, 0.6], [0.3, 0.2, -0.1]])
+MODELS = {
+    function.__name__: (function, y0, parameter)
+    for function, y0, parameter in (
+        (pendulum, THREE[:2], 2.0), (network, THREE, np.ones((5, 3)) / 3), (riccati, A.ravel(), A),
+        (chosen, np.array([0.3, 0.9, -0.5, 1.7, -2.1]), 0.5), (linear, THREE, A), (forced, THREE, THREE),
+        (still, THREE, THREE), (scaled, THREE, 2.0), (driven, THREE, 0.3),
+        (orbit, np.array([1.0, 0.2, -0.1, 0.9]), 1.5), (mass_matrix, THREE[:2], 3.0),
+    )
+}  # fmt: skip
+KEYS = [(name, "float64") for name in MODELS] + [(name, "float32") for name in ("network", "chosen", "orbit")]
+every_model = pytest.mark.parametrize("key", KEYS, ids="-".join)
+HIGHEST = 8
+
+
+@functools.cache
+def graph(name, dtype="float64"):
+    function, y0, parameter = MODELS[name]
+    return odec.dynamics(function).bind(y0.astype(dtype), (parameter,)).graph
+
+
+def point(name, seed=0):
+    """(y, p) near the model's own."""
+    _, y0, parameter = MODELS[name]
+    random = np.random.default_rng(seed)
+    return y0 + 0.1 * random.normal(size=y0.shape), np.ravel(parameter) * random.uniform(0.8, 1.2)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, HIGHEST])
+@every_model
+def test_python_text_of_a_model_gives_the_unrolled_series(key, order):
+    check_python(taylor(graph(*key), order), *point(key[0]))
+
+
+@functools.cache
+def machine_code():
+    """{key: (jet, function)} of all models, compiled together."""
+    jets = {key: taylor(graph(*key), HIGHEST) for key in KEYS}
+    code = loaded([lower(jet, "_".join(key), "array") for key, jet in jets.items()])
+    return {key: (jet, code["_".join(key)]) for key, jet in jets.items()}
+
+
+@every_model
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=5)
+def test_machine_code_of_a_model_gives_the_unrolled_series(key, seed):
+    jet, run = machine_code()[key]
+    check(run, jet, *point(key[0], seed))
+
+
+def test_models_without_products_have_no_convolutions():
+    parts = {name: orders(graph(name)) for name in ("linear", "still", "driven", "riccati")}
+    counts = {name: (len(found.convolutions), len(found.histories)) for name, found in parts.items()}
+    assert counts["linear"] == counts["still"] == (0, 0)
+    assert counts["driven"][0] == 1 and counts["riccati"][0] == 2
+
+
+def test_a_product_that_occurs_twice_is_one_convolution():
+    @odec.dynamics
+    def twice(t, y):
+        x, v = y
+        return [np.sin(x * v) + x * v, np.cos(x * v)]
+
+    found = orders(twice.bind([0.1, 0.2]).graph)
+    assert len(found.convolutions) == 3  # x v, and the derivatives of the sine and of the cosine
+
+
+def test_linear_systems_and_determinants_have_no_loop():
+    with pytest.raises(NoLoop):
+        orders(graph("mass_matrix"))
+    kernel = lower(taylor(graph("mass_matrix"), 3), "series", "array")
+    assert not any(isinstance(statement, Call) and statement.function == "convolve" for statement in kernel.body)
+
+
+def test_the_text_of_a_loop_shows_the_lines_of_the_model():
+    jet = taylor(graph("pendulum"), 4)
+    text = print_python(lower_series(jet, "series"))
+    for function in ("series_start", "series_order"):
+        body = text[text.index(f"def {function}") :]
+        body = body[: body.find("\ndef ", 1)] if "\ndef " in body[1:] else body
+        assert "return [y[1], -9.81 / length * np.sin(y[0])" in body, function
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------------
+
+SIZES = {"float64": (1, 2, 3, 5, 8, 13, 16, 33, 65, 70), "float32": (1, 3, 7, 16, 31, 70)}
+WEIGHTS = {"product": (0.0, -0.7), "square": (0.0, 1.0), "weighted": (2.5, -1.0)}
+TERMS = 12  # orders up to which sums are taken
+
+
+def convolution_kernel(name, n, weights, square, dtype):
+    """(a, b) of TERMS rows -> the convolutions for k = 1 .. TERMS, a row each."""
+    rows = lambda buffer, stride=0: Element(buffer, Index(0, (("k", stride),) if stride else ()))
+    p, q = (Literal(w, dtype) for w in weights)
+    a, b = rows("a"), rows("a" if square else "b")
+    body = [Loop("k", TERMS, [Call("convolve", (Index(1, (("k", 1),)), n, p, q, a, b, rows("c", n)))]), Return()]
+    arguments = [Argument(x, (TERMS + 1) * n, dtype) for x in "ab"]
+    return Kernel(name, (*arguments, Argument("c", TERMS * n, dtype, True)), body, dtype)
+
+
+CONVOLUTIONS = {
+    f"{kind}_{n}_{dtype}": (n, weights, kind == "square", dtype)
+    for dtype, sizes in SIZES.items() for n in sizes for kind, weights in WEIGHTS.items()
+} | {"derivative_5_float64": (5, (1.0, 0.0), False, "float64")}  # shares the code of weighted_5  # fmt: skip
+
+
+@functools.cache
+def convolutions():
+    return loaded([convolution_kernel(name, *case) for name, case in CONVOLUTIONS.items()])
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=5)
+def test_convolutions_in_machine_code_are_those_of_the_python_routine(seed):
+    random = np.random.default_rng(seed)
+    for name, (n, weights, square, dtype) in CONVOLUTIONS.items():
+        a, b = (random.normal(size=(TERMS + 1, n)).astype(dtype) for _ in "ab")
+        found, expected = np.full((TERMS + 2, n), np.nan, dtype), np.empty((TERMS, n), dtype)
+        convolutions()[name](a, b, found[:TERMS])
+        for k in range(1, TERMS + 1):
+            convolve(k, n, *weights, a.ravel(), (a if square else b).ravel(), expected[k - 1])
+        np.testing.assert_allclose(found[:TERMS], expected, atol=100 * TERMS * np.finfo(dtype).eps, err_msg=name)
+        assert np.isnan(found[TERMS:]).all(), name  # nothing is written behind the rows
