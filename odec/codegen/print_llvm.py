@@ -113,7 +113,7 @@ def table_text(name, array):
     """A constant buffer as a private global."""
     dtype = {"f8": "float64", "f4": "float32", "i4": "int32"}[array.dtype.str[1:]]
     if array.size > 64:
-        data = "".join(f"\\{byte:02X}" for byte in array.tobytes())
+        data = "\\" + array.tobytes().hex("\\").upper()
         kind = f"[{array.nbytes} x i8]"
         return f'@{name} = private unnamed_addr constant {kind} c"{data}", align 64'
     items = ", ".join(f"{TYPES[dtype]} {literal_text(v, dtype)}" for v in array.flat)
