@@ -11,6 +11,7 @@ _HOMES = {  # name -> the module that holds it; with a colon behind it, the modu
     "SensitivitySolution": "odec.sensitivity_solution", "EnsembleSensitivities": "odec.sensitivity_solution",
     "hessian_vector_product": "odec.second_order", "steady_state": "odec.steady", "steady_state_vjp": "odec.steady",
     "steady_state_jvp": "odec.steady", "SteadyState": "odec.steady",
+    "taylor_map": "odec.polynomial_map", "TaylorMap": "odec.polynomial_map",
     "jax": "odec.interop.jax:",
     "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",
     "ButcherTableau": "odec.steppers.tableaus", "LowStorageTableau": "odec.steppers.low_storage",

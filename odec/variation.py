@@ -22,7 +22,7 @@ REMEMBERED = 16  # augmented systems of a system
 NEVER = {"float64": 1e300, "float32": 1e30}  # an absolute tolerance that takes a number out of the error norm
 NODES = 150  # of a right-hand side, times columns, that keeps its arrays: what is compiled in about two seconds
 FEW = 4  # columns that straight-line code must hold at once to be worth it
-_augmented: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # System -> {directions: augmented System}
+_augmented: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # System -> {key: larger System}
 KEYWORDS = tuple(name for name in inspect.signature(posed).parameters if name != "records")
 
 
@@ -58,22 +58,22 @@ def augmented_system(system, directions, events=()):
 
     It knows the kernels of the events, which carry the derivatives across.
     """
-    larger = _augmented_system(system, directions)
+    larger = larger_system(system, directions, 1 + len(directions), lambda: variational(system.graph, directions))
     if events:
         _watch(system, larger, directions, events)
     return larger
 
 
-def _augmented_system(system, directions):
+def larger_system(system, key, width, make):
+    """The System of the right-hand side that make() gives, made once for a key: `width` numbers for each of y."""
     known = _augmented.setdefault(system, {})
-    if directions not in known:
+    if key not in known:
         if len(known) >= REMEMBERED:
             known.pop(next(iter(known)))
-        width = 1 + len(directions)
-        graph = variational(system.graph, directions)
+        graph = make()
         values = Structure(Branch("dict", ("p",), (Leaf(graph.inputs["p"].shape, 0),)), graph.inputs["p"].size)
-        known[directions] = System(system.name, graph, with_axis(system.y_structure, width), values, system.dtype)
-    return known[directions]
+        known[key] = System(system.name, graph, with_axis(system.y_structure, width), values, system.dtype)
+    return known[key]
 
 
 def with_axis(structure, length, first=False):
@@ -156,8 +156,13 @@ def posed_with_tangents(system, t_span, states, inputs, directions, limits, opti
     states (n, 1 + c); inputs : p as `directions` needs it; limits : (rtol, atol) (n, 1 + c); options : of `solve`
     """
     larger = augmented_system(system, directions, options["events"])
+    return posed_larger(larger, t_span, states, inputs, limits, options, records)
+
+
+def posed_larger(larger, t_span, states, inputs, limits, options, records=False):
+    """The Posed of a `larger_system` with states (n, width) and tolerances of that shape."""
     state, relative, absolute = (
-        larger.y_structure.unflatten(np.ravel(a).astype(system.dtype)) for a in (states, *limits)
+        larger.y_structure.unflatten(np.ravel(a).astype(larger.dtype)) for a in (states, *limits)
     )
     return posed(
         larger, t_span, state, {"p": np.ravel(inputs)}, rtol=relative, atol=absolute, records=records, **options

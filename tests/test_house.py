@@ -46,6 +46,7 @@ FLOORS = (
         "ensemble_gradient",
         "ensemble_sensitivity",
         "sensitivity",
+        "polynomial_map",
         "testing",
     ),
     ("interop",),
