@@ -93,6 +93,8 @@ def first_residuals(f, method):
 
 def residual_sizes(f, method):
     """(head, size) of the Residuals of a method's steps; None where its evaluations leave nothing worth keeping."""
+    if method.sizes_itself:
+        return None  # what it evaluates beside its series says whether a step is good, not where it leads
     try:
         step = taped_step_function(f, method)
     except ValueError:

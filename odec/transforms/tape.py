@@ -27,8 +27,10 @@ from odec.ops.call import call, result_of
 from odec.ops.families import total
 from odec.ops.structure import concatenate, reshape, slice_, update
 from odec.transforms.derived import known, once
+from odec.transforms.jet_adjoint import JetAdjoint
 from odec.transforms.jvp import free_name
 from odec.transforms.simplify import rebuilt
+from odec.transforms.taylor import Jet
 from odec.transforms.vjp import needing, vjp
 
 # elementwise ops that take no longer than storing and loading their results
@@ -107,7 +109,9 @@ def _moving(function, wrt):
 
 def taped_callee(function, names):
     """The Function (*inputs) -> packed, the result of `function` and the residuals of the cotangents of `names`;
-    None where there are no residuals."""
+    None where there are no residuals. A Jet has none, for its adjoint finds the series once more."""
+    if isinstance(function, Jet):
+        return None
     return once(function, ("taped", names), lambda: _taped_callee(function, names))
 
 
@@ -176,11 +180,19 @@ def call_vjp(node, g, wanted=None):
     tape = known(function, "tape")
     head = None if tape is None else _head(g, result_of(tape.graph).size)
     if tape is None or head is None:
-        bars, args = once(function, ("vjp", names), lambda: _bars(vjp(function, names), names)), (g,)
+        bars, args = once(function, ("vjp", names), lambda: _plain(function, names)), (g,)
     else:
         bars = once(function, ("backward", names), lambda: _backward(tape, names))
         args = node, reshape(head, shape=result_of(tape.graph).shape)
     return _unpacked(function, bars, (*node.inputs, *args))
+
+
+def _plain(function, names):
+    """The Bars of a callee that keeps no residuals."""
+    if isinstance(function, Jet) and function.order > 0:
+        adjoint = JetAdjoint(function, names)
+        return Bars(adjoint, adjoint.names)
+    return _bars(vjp(function, names), names)
 
 
 def _unpacked(function, bars, args):
