@@ -1,55 +1,75 @@
 """Sums of products of Taylor coefficients as LLVM IR: functions that the loop over the orders calls.
 
-c = sum_{j=1..k-1} (p j/k + q) a_j b_{k-j} for rows a_j, b_j of n elements each. Elements fill vectors; several sums are
-in registers while j runs, more than one for each vector where there are few, so that no addition waits for another.
-Of a square, where a is b and p is 0, half of the terms are added and doubled.
+c = sum_{j=1..k-1} (p j/k + q) a_j b_{k-j}, element by element. The rows of a history lie tile by tile: a tile has so
+many neighbouring elements of every row, one row behind another, so that what the sums of a tile read is one stretch of
+memory. Elements fill vectors; the sums of a tile stay in registers while j runs, twice as many where they are few, so
+that no addition waits for another. Of a square, where a is b and p is 0, half of the terms are added and doubled.
 """
 
 from __future__ import annotations
 
-SUMS = 8  # vectors of sums at a time
+from dataclasses import dataclass
+
+SUMS = 8  # vectors of a tile at most
 
 
-def symbol(n, p, square, dtype):
-    """The name of the function for so many elements and such weights."""
+@dataclass(frozen=True)
+class Tiles:
+    """How a row of n elements lies: in `count` tiles of `width` elements, the last ones padded; `rows` rows a tile."""
+
+    count: int
+    width: int
+    rows: int
+
+    @property
+    def size(self):
+        """Elements of a history."""
+        return self.count * self.rows * self.width
+
+
+def tiles_for(n, rows, lanes):
+    """The Tiles of a history whose vectors have so many lanes."""
+    vectors = -(-n // lanes)
+    count = max(1, -(-vectors // SUMS))
+    return Tiles(count, -(-vectors // count) * lanes, rows)
+
+
+def symbol(tiles, p, square, dtype):
+    """The name of the function for such histories and weights."""
     kind = "square" if square and p == 0.0 else "plain" if p == 0.0 else "weighted"
-    return f"odec.convolve.{kind}.{n}.{dtype}"
+    return f"odec.convolve.{kind}.{tiles.count}.{tiles.width}.{tiles.rows}.{dtype}"
 
 
-def definition(n, p, square, number, lanes, name):
-    """The text of `void name(i64 k, number p, number q, ptr a, ptr b, ptr c)`.
+def definition(tiles, p, square, number, lanes, name):
+    """The text of `void name(i64 k, number p, number q, ptr a, ptr b, ptr c)`; c has whole tiles of one row.
 
     number : LLVM's name of the type; lanes : of its vectors
     """
-    return _Text(n, p != 0.0, square and p == 0.0, number, lanes, name).text()
+    return _Text(tiles, p != 0.0, square and p == 0.0, number, lanes, name).text()
 
 
 class _Text:
-    def __init__(self, n, weighted, square, number, lanes, name):
-        self.n, self.weighted, self.square, self.number, self.name = n, weighted, square, number, name
-        self.lanes = next(w for w in (lanes, lanes // 2, 1) if 1 <= w <= n)
-        self.size = 8 if number == "double" else 4
+    def __init__(self, tiles, weighted, square, number, lanes, name):
+        self.tiles, self.weighted, self.square, self.number, self.name = tiles, weighted, square, number, name
+        self.lanes, self.size = lanes, 8 if number == "double" else 4
+        self.kind = number if lanes == 1 else f"<{lanes} x {number}>"
+        self.zero = "0.0" if lanes == 1 else "zeroinitializer"
         self.lines, self.count = [], 0
+        self.last = self.step = self.base = ""  # the last j; p/k and q in all lanes
 
     def text(self):
         head = f"define private void @{self.name}(i64 %k, {self.number} %p, {self.number} %q, ptr noalias readonly %a, "
         self.lines = [head + "ptr noalias readonly %b, ptr noalias %c) nounwind {", "entry:"]
         self._header()
-        width, n = self.lanes, self.n
-        vectors, rest = divmod(n, width)
-        tiles, some = divmod(vectors, SUMS)
-        if tiles > 1:
-            self._tile_loop(tiles, [i * width for i in range(SUMS)])
-            start = tiles * SUMS * width
-        else:
-            start, some = 0, vectors
-        places = [start + i * width for i in range(some)]
-        if rest:  # the last vector overlaps the one before: its elements are the same twice
-            places.append(n - width)
-        block = "begin" if tiles <= 1 else "tiles.exit"
-        for first in range(0, len(places), SUMS):
-            block = self._tile(block, f"tile{first}", "0", places[first : first + SUMS])
-        self.lines += ["  ret void", "}"]
+        stride, width = self.tiles.rows * self.tiles.width, self.tiles.width
+        self.lines += ["  br label %tile", "tile:", "  %t = phi i64 [ 0, %entry ], [ %t.next, %store ]"]
+        start, target = self.raw(f"mul nuw nsw i64 %t, {stride}"), self.raw(f"mul nuw nsw i64 %t, {width}")
+        self.a, self.b, self.c = (self.moved(p, by) for p, by in (("%a", start), ("%b", start), ("%c", target)))
+        self._tile(range(0, width, self.lanes))
+        self.lines += [
+            "  %t.next = add nuw nsw i64 %t, 1", f"  %t.more = icmp ult i64 %t.next, {self.tiles.count}",
+            "  br i1 %t.more, label %tile, label %exit", "exit:", "  ret void", "}",
+        ]  # fmt: skip
         return "\n".join(self.lines)
 
     # ---- pieces of text
@@ -59,105 +79,96 @@ class _Text:
         self.lines.append(f"  %.{self.count} = {text}")
         return f"%.{self.count}"
 
-    @property
-    def kind(self):
-        return self.number if self.lanes == 1 else f"<{self.lanes} x {self.number}>"
-
     def splat(self, value):
         if self.lanes == 1:
             return value
         first = self.raw(f"insertelement {self.kind} poison, {self.number} {value}, i64 0")
         return self.raw(f"shufflevector {self.kind} {first}, {self.kind} poison, <{self.lanes} x i32> zeroinitializer")
 
-    def address(self, base, row, element, shift):
-        """The address of base[row * n + element + shift]."""
-        place = self.raw(f"mul nsw i64 {row}, {self.n}")
-        place = place if element == "0" else self.raw(f"add nsw i64 {place}, {element}")
-        pointer = self.raw(f"getelementptr inbounds {self.number}, ptr {base}, i64 {place}")
-        return pointer if not shift else self.raw(f"getelementptr inbounds {self.number}, ptr {pointer}, i64 {shift}")
+    def moved(self, pointer, by):
+        return pointer if by == 0 else self.raw(f"getelementptr inbounds {self.number}, ptr {pointer}, i64 {by}")
 
-    def load(self, pointer, shift):
-        if shift:
-            pointer = self.raw(f"getelementptr inbounds {self.number}, ptr {pointer}, i64 {shift}")
-        return self.raw(f"load {self.kind}, ptr {pointer}, align {self.size}")
+    def row(self, pointer, j):
+        return self.moved(pointer, self.raw(f"mul nuw nsw i64 {j}, {self.tiles.width}"))
+
+    def load(self, pointer, place):
+        return self.raw(f"load {self.kind}, ptr {self.moved(pointer, place)}, align {self.size}")
+
+    def sum(self, new, s, x, y):
+        product = self.raw(f"fmul contract {self.kind} {x}, {y}")
+        self.lines.append(f"  {new} = fadd contract {self.kind} {s}, {product}")
+
+    # ---- the sums
 
     def _header(self):
-        """How often j runs, and the weight and its step as vectors."""
-        if self.square:
-            terms = self.raw("sub nsw i64 %k, 1")
-            self.last = self.raw(f"lshr i64 {terms}, 1")
-            self.odd = self.raw("and i64 %k, 1")
-        else:
-            self.last = self.raw("sub nsw i64 %k, 1")
+        """How often j runs, and the weight's parts as vectors."""
+        terms = self.raw("sub nsw i64 %k, 1")
+        self.last = self.raw(f"lshr i64 {terms}, 1") if self.square else terms
         if self.weighted:
             k = self.raw(f"uitofp i64 %k to {self.number}")
-            step = self.raw(f"fdiv {self.number} %p, {k}")
-            self.step, self.base = self.splat(step), self.splat("%q")
-        self.lines += ["  br label %begin", "begin:"]
+            self.step = self.splat(self.raw(f"fdiv {self.number} %p, {k}"))
+        self.base = self.splat("%q")
 
-    def _tile_loop(self, tiles, places):
-        self.lines += ["  br label %tiles", "tiles:", "  %e = phi i64 [ 0, %begin ], [ %e.next, %tiles.end ]"]
-        block = self._tile("tiles", "tile", "%e", places)
+    def _tile(self, places):
+        """The sums of a tile's vectors."""
+        turns = 2 if 2 * len(places) <= SUMS else 1
+        sums = [f"%s{i}" for i in range(turns * len(places))]
+        rounds = self.last if turns == 1 else self.raw(f"lshr i64 {self.last}, 1")
+        some = self.raw(f"icmp ugt i64 {rounds}, 0")
         self.lines += [
-            "  br label %tiles.end", "tiles.end:", f"  %e.next = add nuw nsw i64 %e, {SUMS * self.lanes}",
-            f"  %tiles.more = icmp ult i64 %e.next, {tiles * SUMS * self.lanes}",
-            "  br i1 %tiles.more, label %tiles, label %tiles.exit", "tiles.exit:",
+            f"  br i1 {some}, label %loop, label %done", "loop:", "  %i = phi i64 [ 0, %tile ], [ %i.next, %loop ]",
         ]  # fmt: skip
-        return block
-
-    def _tile(self, before, label, element, places):
-        """The sums of the vectors at `element` and so many places behind it; the block in which they are written."""
-        count = len(places)
-        sums = [f"%{label}.s{i}" for i in range(count)]
-        start = self.raw(f"icmp ugt i64 {self.last}, 0")
+        self.lines += [f"  {s} = phi {self.kind} [ {self.zero}, %tile ], [ {s}.new, %loop ]" for s in sums]
+        for turn in range(turns):
+            j = self.raw(f"add nuw nsw i64 {self.raw(f'mul nuw nsw i64 %i, {turns}')}, {turn + 1}")
+            part = sums[turn * len(places) : (turn + 1) * len(places)]
+            self._terms(j, places, part, [f"{s}.new" for s in part])
         self.lines += [
-            f"  br i1 {start}, label %{label}.j, label %{label}.done", f"{label}.j:",
-            f"  %{label}.i = phi i64 [ 1, %{before} ], [ %{label}.next, %{label}.j ]",
+            "  %i.next = add nuw nsw i64 %i, 1", f"  %i.more = icmp ult i64 %i.next, {rounds}",
+            "  br i1 %i.more, label %loop, label %done", "done:",
         ]  # fmt: skip
-        zero = "zeroinitializer" if self.lanes > 1 else "0.0"
-        self.lines += [f"  {s} = phi {self.kind} [ {zero}, %{before} ], [ {s}.new, %{label}.j ]" for s in sums]
-        if self.weighted:
-            number = self.raw(f"uitofp i64 %{label}.i to {self.number}")
-            scaled = self.raw(f"fmul contract {self.kind} {self.splat(number)}, {self.step}")
-            weight = self.raw(f"fadd contract {self.kind} {scaled}, {self.base}")
-        other = self.raw(f"sub nsw i64 %k, %{label}.i")
-        a, b = self.address("%a", f"%{label}.i", element, 0), self.address("%b", other, element, 0)
-        for s, place in zip(sums, places):
-            x, y = self.load(a, place), self.load(b, place)
-            if self.weighted:
-                x = self.raw(f"fmul contract {self.kind} {x}, {weight}")
-            product = self.raw(f"fmul contract {self.kind} {x}, {y}")
-            self.lines.append(f"  {s}.new = fadd contract {self.kind} {s}, {product}")
-        self.lines += [
-            f"  %{label}.next = add nuw nsw i64 %{label}.i, 1",
-            f"  %{label}.more = icmp ule i64 %{label}.next, {self.last}",
-            f"  br i1 %{label}.more, label %{label}.j, label %{label}.done", f"{label}.done:",
-        ]  # fmt: skip
-        found = [self.raw(f"phi {self.kind} [ {zero}, %{before} ], [ {s}.new, %{label}.j ]") for s in sums]
-        block = f"{label}.done"
+        found = [self.raw(f"phi {self.kind} [ {self.zero}, %tile ], [ {s}.new, %loop ]") for s in sums]
+        block = "done"
+        if turns == 2:
+            halves = zip(found[: len(places)], found[len(places) :], strict=True)
+            found = [self.raw(f"fadd contract {self.kind} {x}, {y}") for x, y in halves]
+            odd = self.raw(f"icmp ne i64 {self.raw(f'and i64 {self.last}, 1')}, 0")
+            found = self._where(odd, block, "last", found, lambda s, new: self._terms(self.last, places, s, new))
+            block = "last.end"
         if self.square:
-            found, block = self._doubled(label, element, places, found)
-        pointer = "%c" if element == "0" else self.raw(f"getelementptr inbounds {self.number}, ptr %c, i64 {element}")
-        for s, place in zip(found, places):
+            found = [self.raw(f"fadd contract {self.kind} {s}, {s}") for s in found]
+            even = self.raw(f"icmp eq i64 {self.raw('and i64 %k, 1')}, 0")
+            found = self._where(even, block, "middle", found, lambda s, new: self._middle(places, s, new))
+        self.lines += ["  br label %store", "store:"]
+        for s, place in zip(found, places, strict=True):
             if not self.weighted:
-                s = self.raw(f"fmul contract {self.kind} {s}, {self.splat('%q')}")
-            target = self.raw(f"getelementptr inbounds {self.number}, ptr {pointer}, i64 {place}")
-            self.lines.append(f"  store {self.kind} {s}, ptr {target}, align {self.size}")
-        return block
+                s = self.raw(f"fmul contract {self.kind} {s}, {self.base}")
+            self.lines.append(f"  store {self.kind} {s}, ptr {self.moved(self.c, place)}, align {self.size}")
 
-    def _doubled(self, label, element, places, sums):
-        """Twice the sums, and the square in the middle where k is even."""
-        twice = [self.raw(f"fadd contract {self.kind} {s}, {s}") for s in sums]
-        even = self.raw(f"icmp eq i64 {self.odd}, 0")
-        self.lines += [f"  br i1 {even}, label %{label}.middle, label %{label}.store", f"{label}.middle:"]
-        half = self.raw("lshr i64 %k, 1")
-        a, squares = self.address("%a", half, element, 0), []
-        for s, place in zip(twice, places):
+    def _terms(self, j, places, sums, new):
+        """new = sums + (p j/k + q) a_j b_{k-j}, vector by vector."""
+        weight = ""
+        if self.weighted:
+            number = self.splat(self.raw(f"uitofp i64 {j} to {self.number}"))
+            scaled = self.raw(f"fmul contract {self.kind} {number}, {self.step}")
+            weight = self.raw(f"fadd contract {self.kind} {scaled}, {self.base}")
+        a, b = self.row(self.a, j), self.row(self.b, self.raw(f"sub nsw i64 %k, {j}"))
+        for s, result, place in zip(sums, new, places, strict=True):
+            x, y = self.load(a, place), self.load(b, place)
+            self.sum(result, s, self.raw(f"fmul contract {self.kind} {x}, {weight}") if self.weighted else x, y)
+
+    def _middle(self, places, sums, new):
+        """new = sums + the square of the coefficient in the middle."""
+        a = self.row(self.a, self.raw("lshr i64 %k, 1"))
+        for s, result, place in zip(sums, new, places, strict=True):
             x = self.load(a, place)
-            square = self.raw(f"fmul contract {self.kind} {x}, {x}")
-            squares.append(self.raw(f"fadd contract {self.kind} {s}, {square}"))
-        self.lines += [f"  br label %{label}.store", f"{label}.store:"]
-        return [
-            self.raw(f"phi {self.kind} [ {s}, %{label}.done ], [ {x}, %{label}.middle ]")
-            for s, x in zip(twice, squares)
-        ], f"{label}.store"
+            self.sum(result, s, x, x)
+
+    def _where(self, condition, block, label, values, added):
+        """The values after a branch in which `added` (values, names) makes new ones."""
+        new = [f"%{label}.{i}" for i in range(len(values))]
+        self.lines += [f"  br i1 {condition}, label %{label}, label %{label}.end", f"{label}:"]
+        added(values, new)
+        self.lines += [f"  br label %{label}.end", f"{label}.end:"]
+        pairs = zip(values, new, strict=True)
+        return [self.raw(f"phi {self.kind} [ {x}, %{block} ], [ {y}, %{label} ]") for x, y in pairs]

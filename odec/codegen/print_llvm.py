@@ -7,6 +7,7 @@ a lane), if the lanes do not share it, and every scalar that depends on one beco
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import NamedTuple
 
@@ -260,16 +261,16 @@ class _Emitter:
             args.append("ptr %work")  # a kernel that needs no workspace: any pointer will do
         self.lines.append(f"  call void @{function}({', '.join(args)})")
 
-    def convolve(self, k, n, p, q, a, b, c):
+    def convolve(self, k, count, width, rows, p, q, a, b, c):
         """A call of the function of convolution.py that is made for these sizes and weights."""
         if self.wide > 1:
             raise CompileError(
                 f"{self.kernel.name}: convolutions take one trajectory at a time; compile it with lanes=1."
             )
-        dtype, square = self.kernel.dtype, a == b
-        number, name = TYPES[dtype], convolution.symbol(n, p.value, square, dtype)
-        lanes = self.module.target.lanes[dtype]
-        self.module.declarations[name] = convolution.definition(n, p.value, square, number, lanes, name)
+        dtype, square, tiles = self.kernel.dtype, a == b, convolution.Tiles(count, width, rows)
+        number, name = TYPES[dtype], convolution.symbol(tiles, p.value, square, dtype)
+        lanes = math.gcd(self.module.target.lanes[dtype], width)
+        self.module.declarations[name] = convolution.definition(tiles, p.value, square, number, lanes, name)
         weights = ", ".join(f"{number} {literal_text(w.value, dtype)}" for w in (p, q))
         pointers = ", ".join(f"ptr {self.address(x)}" for x in (a, b, c))
         self.lines.append(f"  call void @{name}(i64 {self.position(k)}, {weights}, {pointers})")

@@ -69,11 +69,11 @@ def det(n, a, pivots, result):
     result[0] = np.linalg.det(_matrix(a, n, n, n))
 
 
-def convolve(k, n, p, q, a, b, c):
-    """c = sum over j from 1 to k - 1 of (p j/k + q) a_j b_{k-j}, for rows of n elements."""
-    rows = lambda x: _matrix(x, k, n, n)[1:]
+def convolve(k, count, width, rows, p, q, a, b, c):
+    """c = sum over j from 1 to k - 1 of (p j/k + q) a_j b_{k-j}, for histories in tiles (count, rows, width)."""
+    tiled = lambda x: x[: count * rows * width].reshape(count, rows, width)[:, 1:k]
     weights = p * np.arange(1, k)[:, None] / k + q
-    c[:n] = np.sum(weights * rows(a) * rows(b)[::-1], axis=0)
+    c[: count * width] = np.sum(weights * tiled(a) * tiled(b)[:, ::-1], axis=1).ravel()
 
 
 ROUTINES = {"gemm": gemm, "gesv": gesv, "det": det, "convolve": convolve}

@@ -11,9 +11,10 @@ from op_cases import ELEMENTWISE, STRUCTURAL, structural
 from tracing import loaded
 
 import odec
+from odec.codegen.convolution import tiles_for
 from odec.codegen.kernel import Argument, Call, Element, Index, Kernel, Literal, Loop, Return
 from odec.codegen.lower import lower
-from odec.codegen.lower_series import lower_series
+from odec.codegen.lower_series import VECTOR_BYTES, lower_series
 from odec.codegen.print_python import convolve, print_python, python_function
 from odec.graph.function import Function
 from odec.graph.node import constant, input_node
@@ -277,14 +278,21 @@ WEIGHTS = {"product": (0.0, -0.7), "square": (0.0, 1.0), "weighted": (2.5, -1.0)
 TERMS = 12  # orders up to which sums are taken
 
 
+def tiles_of(n, dtype):
+    return tiles_for(n, TERMS + 1, VECTOR_BYTES // np.dtype(dtype).itemsize)
+
+
 def convolution_kernel(name, n, weights, square, dtype):
-    """(a, b) of TERMS rows -> the convolutions for k = 1 .. TERMS, a row each."""
+    """(a, b) of TERMS rows in tiles -> the convolutions for k = 1 .. TERMS, a row each."""
+    tiles = tiles_of(n, dtype)
+    row, size = tiles.count * tiles.width, (tiles.count, tiles.width, tiles.rows)
     rows = lambda buffer, stride=0: Element(buffer, Index(0, (("k", stride),) if stride else ()))
-    p, q = (Literal(w, dtype) for w in weights)
+    weights = [Literal(w, dtype) for w in weights]
     a, b = rows("a"), rows("a" if square else "b")
-    body = [Loop("k", TERMS, [Call("convolve", (Index(1, (("k", 1),)), n, p, q, a, b, rows("c", n)))]), Return()]
-    arguments = [Argument(x, (TERMS + 1) * n, dtype) for x in "ab"]
-    return Kernel(name, (*arguments, Argument("c", TERMS * n, dtype, True)), body, dtype)
+    call = Call("convolve", (Index(1, (("k", 1),)), *size, *weights, a, b, rows("c", row)))
+    arguments = [Argument(x, tiles.size, dtype) for x in "ab"]
+    body = [Loop("k", TERMS, [call]), Return()]
+    return Kernel(name, (*arguments, Argument("c", TERMS * row, dtype, True)), body, dtype)
 
 
 CONVOLUTIONS = {
@@ -303,10 +311,13 @@ def convolutions():
 def test_convolutions_in_machine_code_are_those_of_the_python_routine(seed):
     random = np.random.default_rng(seed)
     for name, (n, weights, square, dtype) in CONVOLUTIONS.items():
-        a, b = (random.normal(size=(TERMS + 1, n)).astype(dtype) for _ in "ab")
-        found, expected = np.full((TERMS + 2, n), np.nan, dtype), np.empty((TERMS, n), dtype)
-        convolutions()[name](a, b, found[:TERMS])
+        tiles = tiles_of(n, dtype)
+        row = tiles.count * tiles.width
+        a, b = (random.normal(size=(tiles.count, tiles.rows, tiles.width)).astype(dtype) for _ in "ab")
+        found, expected = np.full((TERMS + 2, row), np.nan, dtype), np.empty((TERMS, row), dtype)
+        convolutions()[name](a.reshape(-1), b.reshape(-1), found[:TERMS].reshape(-1))
         for k in range(1, TERMS + 1):
-            convolve(k, n, *weights, a.ravel(), (a if square else b).ravel(), expected[k - 1])
+            size = tiles.count, tiles.width, tiles.rows
+            convolve(k, *size, *weights, a.ravel(), (a if square else b).ravel(), expected[k - 1])
         np.testing.assert_allclose(found[:TERMS], expected, atol=100 * TERMS * np.finfo(dtype).eps, err_msg=name)
         assert np.isnan(found[TERMS:]).all(), name  # nothing is written behind the rows
