@@ -221,7 +221,8 @@ def _access(element, written, block, extents):
     if index.table is not None:
         return _Access(element.buffer, 0, EVERYTHING, 0, written)
     rest = Index(index.offset, tuple(term for term in index.terms if term[0] != block))
-    return _Access(element.buffer, *span(rest, extents), stride, written)
+    low, high = span(rest, extents)
+    return _Access(element.buffer, low, high, stride, written)
 
 
 def _mapped(statement, move):
