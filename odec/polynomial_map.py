@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from odec.direction import Moved, input_structure, names_of
+from odec.ensemble_inputs import one_size
 from odec.errors import ArgumentError, SolveError
 from odec.gradients.polynomial import branches, exponents, term_count, with_polynomials
-from odec.graph.structure import component_paths
+from odec.graph.structure import component_paths, structure_of
 from odec.graph.trace import place
 from odec.solution import Solution
 from odec.solving import parameters_by_name, positive_integer
@@ -99,19 +102,29 @@ class TaylorMap:
     inputs: tuple[str, ...]
     system: System
 
-    def __call__(self, dy0=None, dparams=None):
+    def __call__(self, dy0=None, dparams=None, *, batched=()):
         """The end state for changes of the inputs, in the structure of y.
 
+        Parameters
+        ----------
         dy0 : in the structure of y0; None is no change
         dparams : a tuple in signature order or a dict by name; None, and a missing name, is no change
+        batched : names of the inputs whose changes have a first axis N, of as many maps at once
+
+        Returns
+        -------
+        as y0; with `batched` the same with a first axis N in each array
 
         Raises
         ------
         ArgumentError, ShapeError : a change of what is not in wrt, or of another shape
         """
-        change = self._change(dy0, dparams)
-        terms = np.prod(change**self.exponents, axis=1)
-        return self.system.y_structure.unflatten((self.coefficients @ terms).astype(self.system.dtype))
+        change = self._change(dy0, dparams, _names_in(batched)).T
+        terms = np.ones((len(self.exponents), *change.shape[1:]))
+        for degree, lower, variable in self._products:
+            terms[degree] = terms[lower] * change[variable]
+        end = (terms.T @ self.coefficients.T).astype(self.system.dtype, copy=False)
+        return self.system.y_structure.unflatten(end, terms.shape[1:])
 
     @property
     def degree(self):
@@ -123,23 +136,42 @@ class TaylorMap:
         """(n, variables): the terms of first order, d y(t1) / d variable."""
         return self.coefficients[:, 1 : 1 + len(self.variables)]
 
-    def _change(self, dy0, dparams):
-        """(variables,) float64, of the changes as the user gives them."""
+    @functools.cached_property
+    def _products(self):
+        """For each degree from 1 its terms, a slice, and for each d^m of them (place of d^m / d_v, v)."""
+        places = {tuple(m): k for k, m in enumerate(self.exponents.tolist())}
+        unit = np.eye(len(self.variables), dtype=int)
+        last = [int(np.flatnonzero(m)[-1]) for m in self.exponents[1:]]
+        lower = np.array([0, *(places[tuple((m - unit[v]).tolist())] for m, v in zip(self.exponents[1:], last))])
+        bounds = np.searchsorted(self.exponents.sum(axis=1), np.arange(1, self.degree + 2))
+        found, variable = [slice(a, b) for a, b in itertools.pairwise(bounds)], np.array([0, *last])
+        return [(degree, lower[degree], variable[degree]) for degree in found]
+
+    @functools.cached_property
+    def _structures(self):
+        return {name: input_structure(self.system, name) for name in ("y0", *map(str, self.system.parameters.keys))}
+
+    def _change(self, dy0, dparams, batched):
+        """(variables,) or (N, variables) float64, of the changes as the user gives them."""
         system = self.system
         given = {"y0": dy0, **({} if dparams is None else system.by_name(dparams, "dparams"))}
-        flat = {
-            name: input_structure(system, name).flatten(value, f"{system.name}: change of {name}")
-            for name, value in given.items()
-            if value is not None
-        }
-        for name, value in flat.items():
-            if name not in self.inputs and value.any():
+        given = {name: value for name, value in given.items() if value is not None}
+        lead = _lead(system, given, batched)
+        flat = {}
+        for name, value in given.items():
+            what, own = f"{system.name}: change of {name}", lead if name in batched else ()
+            flat[name] = self._structures[name].flatten_members(value, what, np.float64, *own)
+            if name not in self.inputs and flat[name].any():
                 raise ArgumentError(
                     f"{system.name}: {name} changes, but this map is one of {', '.join(self.inputs)}; make one with "
                     f"{name!r} in wrt."
                 )
-        zeros = lambda name: np.zeros(input_structure(system, name).size)
-        return np.concatenate([flat.get(name, zeros(name)) for name in self.inputs])
+        change, begin = np.zeros((*lead, len(self.variables))), 0
+        for name in self.inputs:
+            end = begin + self._structures[name].size
+            change[..., begin:end] = flat.get(name, 0.0)
+            begin = end
+        return change
 
     def __repr__(self):
         return (
@@ -172,6 +204,26 @@ class TaylorMap:
 
 
 # ---- arguments --------------------------------------------------------------------------------------------
+
+
+def _names_in(batched):
+    """One name or several as a tuple."""
+    return (batched,) if isinstance(batched, str) else tuple(batched)
+
+
+def _lead(system, given, batched):
+    """(N,) of the inputs that have a first axis, () where none has."""
+    missing = [name for name in batched if name not in given]
+    if missing:
+        raise ArgumentError(
+            f"{system.name}: batched has {missing[0]!r}, of which no change is given; give one, or leave it out of "
+            "batched."
+        )
+    sizes = {}
+    for name in batched:
+        for path, leaf in structure_of(given[name], f"{system.name}: change of {name}").leaves:
+            sizes[f"change of {name}{path}"] = leaf.shape[0] if leaf.shape else 1
+    return (one_size(system.name, sizes),) if sizes else ()
 
 
 def _inputs(system, values, wrt):

@@ -206,6 +206,10 @@ def test_structures_keep_their_form():
         expected = end_of(spring, (0.0, 1.0), {k: SPRING0[k] + dy0[k] for k in dy0}, (heavier, np.ones(2)))
         errors.append(max(np.max(np.abs(value[k] - expected[k])) for k in expected))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(3.0, abs=0.3)
+    many = found({k: np.stack([v, 0 * v, v]) for k, v in dy0.items()}, {"unused": np.ones(2)}, batched="y0")
+    one = found(dy0)
+    assert many["place"].shape == (3, 2) and many["speed"][2] == pytest.approx(one["speed"])
+    assert many["place"][1] == pytest.approx(found.solution.y1["place"])
     by_order = found(None, (None, np.zeros(2)))
     assert by_order["place"] == pytest.approx(found.solution.y1["place"]) and by_order["speed"].shape == (2,)
 
@@ -287,4 +291,8 @@ def test_changes_that_are_not_in_the_map_are_refused():
         found(None, {"roh": 0.1})
     with pytest.raises(ShapeError, match=r"change of y0 has shape \(2,\)"):
         found([0.1, 0.2])
+    with pytest.raises(ArgumentError, match="batched has 'rho', of which no change is given"):
+        found([0.1, 0.2, 0.3], batched=("rho",))
+    with pytest.raises(ArgumentError, match="change of y0 has 2 members along its first axis, but change of rho has 3"):
+        found(np.zeros((2, 3)), {"rho": np.zeros(3)}, batched=("y0", "rho"))
     assert found(None, {"sigma": 0.0}) == pytest.approx(found())
