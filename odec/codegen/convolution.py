@@ -59,7 +59,7 @@ class _Text:
 
     def text(self):
         head = f"define private void @{self.name}(i64 %k, {self.number} %p, {self.number} %q, ptr noalias readonly %a, "
-        self.lines = [head + "ptr noalias readonly %b, ptr noalias %c) nounwind {", "entry:"]
+        self.lines = [head + "ptr noalias readonly %b, ptr noalias %c) noinline nounwind {", "entry:"]
         self._header()
         stride, width = self.tiles.rows * self.tiles.width, self.tiles.width
         self.lines += ["  br label %tile", "tile:", "  %t = phi i64 [ 0, %entry ], [ %t.next, %store ]"]

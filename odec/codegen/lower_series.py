@@ -53,7 +53,8 @@ class _SeriesLowering:
             "times": np.asarray(np.arange(max(order - 1, 1)) == 0, "float64"),
         }  # fmt: skip
         self._allocate()
-        self.body.append(Loop("i", n, [Assign(_at("coefficients", 0, ("i", 1)), None, (_at("y", 0, ("i", 1)),))]))
+        start = Assign(_at("coefficients", 0, ("i", 1)), None, (_at("y", 0, ("i", 1)),))
+        self.body.append(Loop("i", n, [start], vector=True))
         if order > 0:
             self.body.append(self._call_start())
         if order > 1:
@@ -137,7 +138,7 @@ class _SeriesLowering:
             read = _at(source, first + start * tiles.width, ("i", tiles.width), ("j", 1), *moving)
             stride = tiles.rows * tiles.width
             written = _at(target, start * stride + tiles.width, ("i", stride), (ORDER, tiles.width), ("j", 1))
-            yield Loop("i", count, [Loop("j", width, [Assign(written, None, (read,))])])
+            yield Loop("i", count, [Loop("j", width, [Assign(written, None, (read,))], vector=True)])
 
     def _padded(self, history):
         """Zeros where the last tile goes on behind the row: numbers left there can be slow to compute with."""
@@ -146,7 +147,8 @@ class _SeriesLowering:
         if more:
             last = (tiles.count - 1) * tiles.rows * tiles.width + tiles.width - more
             place = _at(SERIES if history == STATE else history, last, ("i", tiles.width), ("j", 1))
-            yield Loop("i", tiles.rows, [Loop("j", more, [Assign(place, None, (Literal(0.0, self.dtype),))])])
+            zero = Assign(place, None, (Literal(0.0, self.dtype),))
+            yield Loop("i", tiles.rows, [Loop("j", more, [zero], vector=True)])
 
 
 def _whole_and_rest(n, tiles):

@@ -7,11 +7,24 @@ order k is a graph: linear maps of k-th coefficients, and products of them by ze
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, Node, constant, input_node, line_is, make, structural_zero, topological
+from odec.graph.node import (
+    CONSTANT,
+    INPUT,
+    Node,
+    constant,
+    input_node,
+    line_is,
+    make,
+    scalar_value,
+    structural_zero,
+    topological,
+)
 from odec.graph.op import OPS
 from odec.ops.call import call, result_of
 from odec.ops.comparison import as_bool
@@ -178,6 +191,7 @@ class _Builder:
 
     def _product(self, product):
         """The terms of a Product: those with a k-th coefficient, and the convolution."""
+        product = _without_factors(product)
         a, b, parts = product.a, product.b, []
         if a is b and product.first == 0 and self.moves(a):
             newest = self.coefficient(a)
@@ -241,6 +255,28 @@ class _Builder:
             values[name] = node = make(OPS["to_float"], [node], dtype=self.inputs["y"].dtype) if truth else node
         self.inputs[name] = input_node(name, node.shape, node.dtype)
         return as_bool(self.inputs[name]) if truth else self.inputs[name]
+
+
+def _without_factors(product):
+    """The Product of what its nodes are multiples of, so that these need no histories of their own."""
+    (a, left), (b, right) = map(_multiple, (product.a, product.b))
+    if left * right == 1.0 or not product.by_element:
+        return product
+    return replace(product, a=a, b=b, p=left * right * product.p, q=left * right * product.q)
+
+
+def _multiple(node):
+    """(another node, the number that it is multiplied by)."""
+    if node.op is OPS["neg"]:
+        other, factor = _multiple(node.inputs[0])
+        return other, -factor
+    if node.op is OPS["mul"]:
+        for constant_, other in (node.inputs, node.inputs[::-1]):
+            number = scalar_value(constant_)
+            if number is not None and np.isfinite(number) and number != 0.0:
+                other, factor = _multiple(other)
+                return other, float(number) * factor
+    return node, 1.0
 
 
 def _scaled(factor, node):
