@@ -67,7 +67,8 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
     check_options("odec.jax.odeint", adjoint, options, REFUSED)
     y_like, values = _stand_ins(jax, y0), parameters_by_name(model, params, "odec.jax.odeint")
     dtype = jax.dtypes.canonicalize_dtype(dtype_of_state(y_like)).name
-    system, *_ = bound(model, y_like, _stand_ins(jax, values), None if _is_bound(model) else dtype)
+    by_name = {name: _stand_ins(jax, value) for name, value in values.items()}  # JAX sorts the keys of a dict
+    system, *_ = bound(model, y_like, by_name, None if _is_bound(model) else dtype)
     if system.dtype != dtype:
         raise ArgumentError(
             f"{system.name}: the system is bound to {system.dtype}, but JAX gives y0 as {dtype}; bind the model again "

@@ -197,6 +197,18 @@ def test_a_model_without_parameters_is_solved():
     np.testing.assert_allclose(gradient, np.full(3, np.exp(-1.0)), rtol=1e-9)
 
 
+@odec.dynamics
+def unsorted(t, y, rate, gain):
+    return [rate * y[1], -gain * y[0]]
+
+
+@pytest.mark.parametrize("params", [(2.0, 0.5), {"gain": 0.5, "rate": 2.0}], ids=["tuple", "dict"])
+def test_parameters_stay_in_the_order_of_the_signature(params):
+    """JAX sorts the keys of a dict."""
+    expected = odec.solve(unsorted, (TIMES[0], TIMES[-1]), Y0, params, t_eval=TIMES, **FINE).ys
+    np.testing.assert_allclose(odeint(unsorted, Y0, TIMES, params, **FINE), expected, rtol=1e-12)
+
+
 def test_a_system_is_taken_as_a_model_is():
     system = driven.bind(Y0, PARAMS)
     found = jax.jit(lambda y: odeint(system, y, TIMES, PARAMS, **FINE))(Y0)
