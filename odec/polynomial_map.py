@@ -69,13 +69,13 @@ def taylor_map(model, t_span, y0, params=(), *, order=2, wrt=("y0",), method="ve
     given = tuple(TOLERANCE[system.dtype] if value is None else value for value in (rtol, atol))
     conditions = branches(system.graph, moved.places)
     options.setdefault("t_eval", None if conditions else [])
-    task = _posed(system, t_span, y, p, moved, order, given, error_control, {"method": method, **options})
+    powers = np.array(exponents(len(moved.places), order), int).reshape(-1, len(moved.places))
+    task = _posed(system, t_span, y, p, moved, powers, given, error_control, {"method": method, **options})
     out = task.run(progress)
     solution = solution_of_state(task, out, system, p, given, throw=False)
     if not solution.success:
         raise SolveError(_why(task.system, out, solution), solution)
     _warn_of_changes(system, conditions, solution, p)
-    powers = np.array(exponents(len(moved.places), order), int).reshape(-1, len(moved.places))
     center = np.concatenate([y if name == "y0" else p[system.p_structure.part(name)[1]] for name in names])
     return TaylorMap(
         out.y.reshape(y.size, -1).copy(), powers, _variables(system, names), center, solution, names, system
@@ -234,6 +234,8 @@ def _inputs(system, values, wrt):
             f"{system.name}: wrt has 't0', which a Taylor map does not change; it takes 'y0' and names of parameters. "
             "odec.sensitivities has the derivative by t0."
         )
+    if "y0" in names and "y0" in system.parameters.keys:
+        raise ArgumentError(f"{system.name}: 'y0' in wrt is the state, but also a parameter; rename the parameter.")
     return names
 
 
@@ -257,15 +259,17 @@ def _variables(system, names):
 # ---- the solve --------------------------------------------------------------------------------------------
 
 
-def _posed(system, t_span, y, p, moved, order, given, error_control, options):
-    """The Posed of y together with its coefficients."""
-    variables, places = len(moved.places), moved.places
-    powers = np.array(exponents(variables, order)).reshape(-1, variables)
-    larger = larger_system(system, (places, order), len(powers), lambda: with_polynomials(system.graph, places, order))
+def _posed(system, t_span, y, p, moved, powers, given, error_control, options):
+    """The Posed of y together with its coefficients, those of the monomials with exponents `powers`."""
+    places, degree = moved.places, int(powers[-1].sum())
+    larger = larger_system(
+        system, (places, degree), len(powers), lambda: with_polynomials(system.graph, places, degree)
+    )
     states = np.zeros((y.size, len(powers)), y.dtype)
-    states[:, 0], states[:, 1 : 1 + variables] = y, moved.starts
-    scales = np.where(moved.sizes > 0, moved.sizes, 1.0)
-    sizes = np.prod(scales ** powers[1:], axis=1)
+    states[:, 0], states[:, 1 : 1 + len(places)] = y, moved.starts
+    scales = np.where(moved.sizes > 0, moved.sizes, 1.0).astype(float)
+    with np.errstate(all="ignore"):
+        sizes = np.prod(scales ** powers[1:], axis=1)
     limits = tolerances_of_y(system, given[0], given[1], sizes, error_control)
     return posed_larger(larger, t_span, states, p, limits, options)
 
@@ -290,8 +294,9 @@ def _warn_of_changes(system, conditions, solution, p):
             found = side(*(values[id(i)] for i in node.inputs), **node.params)
             if not np.array_equal(found, before.setdefault(id(node), found)):
                 warnings.warn(
-                    f"{system.name} ({place(node.line)}): a condition changes before t = {t:.6g}, and the terms of the "
-                    "Taylor map leave out that its time moves; end t_span before it, or compare the map with solves.",
+                    f"{system.name} ({place(node.line)}): a condition changes before t = {t:.6g}; where the model is "
+                    "not smooth there, the Taylor map leaves out that its time moves. End t_span before it, or compare "
+                    "the map with solves.",
                     RuntimeWarning,
                     stacklevel=3,
                 )

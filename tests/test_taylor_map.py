@@ -283,6 +283,12 @@ def test_arguments_that_cannot_be_used_are_refused(options, kind, words):
     assert re.search(r"[.?]$", str(raised.value))
 
 
+def test_a_parameter_that_is_named_as_the_state_is_refused():
+    model = odec.dynamics(lambda t, y, y0: y0 * y)
+    with pytest.raises(ArgumentError, match="'y0' in wrt is the state, but also a parameter; rename"):
+        odec.taylor_map(model, (0.0, 1.0), [1.0], (2.0,))
+
+
 def test_changes_that_are_not_in_the_map_are_refused():
     found = odec.taylor_map(lorenz, (0.0, 0.5), [1.0, 2.0, 20.0], order=3, wrt=("y0", "rho"))
     with pytest.raises(ArgumentError, match="sigma changes, but this map is one of y0, rho; make one with 'sigma'"):

@@ -122,7 +122,7 @@ def with_polynomials(f, places, degree):
 def _of_elements(f, places, monomials, t, y, p):
     """The rates of small models, scalar by scalar."""
     states = np.array([element(y, i) for i in range(y.size)], object).reshape(-1, len(monomials))
-    values = np.array([*(element(p, j) for j in range(p.size)), None], object)[:-1]
+    values = np.array([element(p, j) for j in range(p.size)], object)
     given = dict(zip(f.inputs.values(), (np.array(t, object), states[:, 0], values)))
     (rates,) = expand(f, given).values()
     one = constant(1.0, y.dtype)
@@ -164,7 +164,7 @@ def _coefficients(nodes, rates, moving, monomials):
     return [[zero(rate) if (c := polynomials(rate, m)) is None else c for m in monomials] for rate in rates]
 
 
-@functools.lru_cache(1 << 16)
+@functools.lru_cache(1 << 14)
 def splits(m):
     """All (i, m - i) with 0 <= i <= m."""
     return tuple(
@@ -176,7 +176,7 @@ def splits(m):
 
 # Of each op that is not smooth, which of its smooth pieces it is on.
 SIDES = {
-    **dict.fromkeys(("abs", "sign"), lambda x: np.sign(x)), "floor": np.floor, "ceil": np.ceil,
+    "abs": np.sign, "sign": np.sign, "floor": np.floor, "ceil": np.ceil,
     "mod": lambda x, y: np.floor(x / y), "copysign": lambda x, y: np.sign(x) + 3.0 * np.sign(y),
     **dict.fromkeys(("maximum", "minimum", "fmax", "fmin", "lt", "ge"), np.less),
     **dict.fromkeys(("le", "gt"), np.less_equal), **dict.fromkeys(("eq", "ne"), np.equal),
@@ -185,9 +185,9 @@ SIDES = {
 
 
 def branches(f, places):
-    """[(node, side)] of the ops of f that are not smooth, at arguments that move with the variables: where
-    side(*inputs, **params) is the same, the node is smooth.
+    """[(node, side)] of the nodes of f that are not smooth and whose arguments move with the variables.
 
+    Where side(*inputs, **params), of their values, stays the same, the node is smooth.
     f, places : as `with_polynomials` takes them
     """
     rough = [node for node in f.nodes if node.op.name in SIDES]
