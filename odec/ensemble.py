@@ -141,7 +141,8 @@ class Work:
     def prepare(self, batch):
         """Compile what the members need, so that the time of their solves does not hold it."""
         if self.events:
-            batch.problem.events = event_kernels(self.system, self.events)
+            method = self.record if self.target == "cpu" else None
+            batch.problem.events = event_kernels(self.system, self.events, method)
         if self.executor is not None:
             return
         if self.target == "cpu":

@@ -37,7 +37,7 @@ class Origin:
         """(the Problem, its Outcome) of member i, solved by itself."""
         problem = self.batch.member(i)
         if self.events:
-            problem.events = event_kernels(self.system, self.events)
+            problem.events = event_kernels(self.system, self.events, self.record)
         return problem, self.system.solver(self.record).run(problem)
 
 

@@ -18,7 +18,9 @@ from odec.integrate.problem import EventKernels
 from odec.ops.shaping import array
 from odec.ops.structure import concatenate, reshape
 from odec.steppers.runge_kutta import evaluation
+from odec.steppers.taylor import TaylorMethod
 from odec.tracing import flat_result, traced
+from odec.transforms.along import along
 from odec.transforms.jvp import jvp
 from odec.transforms.vjp import vjp
 
@@ -38,7 +40,8 @@ class Event:
     An event happens where fn reaches zero or the other sign; not at the start, where fn may be zero, nor where a reset
     carries fn past zero, nor where fn comes back from nan. Resets at the same time happen in the order of the list;
     a terminal event ends the solve before them. Resets without end (a ball that comes to rest) end it too. Sign changes
-    are looked for at eight places in each step: two closer together than that may be missed, lower max_step then.
+    are looked for at eight places in each step: two closer together than that may be missed, lower max_step then. With
+    method="taylor" none is missed of a smooth fn: its own Taylor series says where to look.
 
     Raises
     ------
@@ -88,10 +91,15 @@ def _event(given):
     return Event(given, getattr(given, "terminal", False), getattr(given, "direction", 0))
 
 
-def event_kernels(system, events):
-    """The compiled EventKernels of a list of Events for a system; an Event is traced once, as a model is."""
-    make = lambda: event_table(system.compiled_functions(event_functions(system, events)), events)
-    return remembered(system, "solve", events, make)
+def event_kernels(system, events, method=None):
+    """The compiled EventKernels of a list of Events for a system; an Event is traced once, as a model is.
+
+    method : the record of the method whose steps are searched, for what only some can have: series
+    """
+    functions = remembered(system, "functions", events, lambda: event_functions(system, events))
+    what = f"solve {method.digest}" if isinstance(method, TaylorMethod) else "solve"
+    make = lambda: event_table(system.compiled_functions(with_series(functions, method)), events)
+    return remembered(system, what, events, make)
 
 
 def event_pulls(system, events):
@@ -127,7 +135,7 @@ def event_table(kernels, events):
     """The EventKernels of kernels by name, as `event_functions` names them."""
     return EventKernels(
         kernels["events"], kernels["rates"], tuple(kernels.get(f"reset{i}") for i in range(len(events))),
-        tuple(int(np.sign(e.direction)) for e in events), tuple(int(e.terminal) for e in events),
+        tuple(int(np.sign(e.direction)) for e in events), tuple(int(e.terminal) for e in events), kernels.get("series"),
     )  # fmt: skip
 
 
@@ -141,6 +149,13 @@ def event_functions(system, events):
         if e.reset is not None
     }
     return {"events": values, "rates": _rates(system.graph, values), **resets}
+
+
+def with_series(functions, method):
+    """The functions of events, and `series`, their coefficients along a step, where the steps of a method have any."""
+    if not isinstance(method, TaylorMethod):
+        return functions
+    return functions | {"series": along(functions["events"], method.known_order)}
 
 
 def _values(system, events):

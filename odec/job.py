@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from odec import __version__
 from odec.errors import ArgumentError
-from odec.event import event_functions, event_table
+from odec.event import event_functions, event_table, with_series
 from odec.integrate.ensemble import run_batch
 from odec.integrate.problem import Problem
 from odec.system import System
@@ -62,6 +62,8 @@ class Job:
         from odec.graph.saved import to_json
 
         functions = event_functions(self.system, events) if events else {}
+        if events and self.target == "cpu":
+            functions = with_series(functions, self.record)
         documents = {name: to_json(f) for name, f in functions.items()}
         watched = tuple(Watched(e.terminal, e.direction) for e in events)
         try:

@@ -144,7 +144,7 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     watched = event_list(events)
     solver = system.solver(record)
     if watched:
-        problem.events = event_kernels(system, watched)
+        problem.events = event_kernels(system, watched, record)
     if residuals is not None:
         problem.residuals = residuals(system, record, problem)
     solver.prepare(problem)

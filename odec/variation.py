@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 from odec.errors import ArgumentError, nearest
-from odec.event import event_functions, event_list, event_table, remembered
+from odec.event import event_functions, event_list, remembered
 from odec.gradients.forward import OPERATIONS, is_by_elements, variational, variational_events
 from odec.graph.structure import Branch, Leaf, Structure
 from odec.integrate.run import all_finite
@@ -56,7 +56,7 @@ def point_of(model, y0, values, dtype):
 def augmented_system(system, directions, events=()):
     """The System of the variational equations, made once: each number of y followed by its derivatives.
 
-    It knows the kernels of the events, which carry the derivatives across.
+    It knows the functions of the events, which carry the derivatives across.
     """
     larger = larger_system(system, directions, 1 + len(directions), lambda: variational(system.graph, directions))
     if events:
@@ -88,13 +88,9 @@ def with_axis(structure, length, first=False):
 
 
 def _watch(system, larger, directions, events):
-    """Let the augmented system know its kernels of events."""
-
-    def make():
-        functions = variational_events(larger.graph, directions, event_functions(system, events))
-        return event_table(larger.compiled_functions(functions), events)
-
-    return remembered(larger, "solve", events, make)
+    """Let the augmented system know its functions of events."""
+    make = lambda: variational_events(larger.graph, directions, event_functions(system, events))
+    return remembered(larger, "functions", events, make)
 
 
 def parts_of(system, moved, chunk, error_control, events):

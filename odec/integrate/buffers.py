@@ -8,6 +8,7 @@ import numpy as np
 
 from odec.codegen.compile import address
 from odec.codegen.kernel import work_for
+from odec.integrate import roots
 from odec.integrate import slots as at
 from odec.integrate.advance import rules_of
 from odec.integrate.compiled import compiled_loop, loop_text
@@ -35,21 +36,24 @@ class Buffers:
         shared = ("rtol", "atol", "rules", *(() if own_p else ("p",)))
         advance = solver.kernel("advance", lanes, shared, interpolates, tapes)
         dense = solver.kernel("dense", lanes, shared) if interpolates else None
-        kernels = advance, solver.rhs, dense, events and events.values, events and events.rates
+        series = events and events.series
+        kernels = advance, solver.rhs, dense, events and events.values, events and events.rates, series
         resets = list(events.resets) if events else []
         work = 0 if self.python else work_for([k for k in (*kernels, *resets) if k is not None], solver.dtype)
         row, p_wide = (n if lanes > 1 else 0), m * lanes if own_p and lanes > 1 else 0
         degree = method.degree if interpolates else 0
+        rows = len(method.kept) if series else 0
         self._states = _Block(
             solver.dtype, y=0 if state is not None else n * lanes, y_next=n * lanes, f0=slope * lanes,
             f1=slope * lanes, k=0 if tapes else len(method.kept) * n * lanes, q=degree * n * lanes, p=p_wide,
             own_p=m * lanes if own_p else m, rtol=n if adaptive else 0, atol=n if adaptive else 0, work=work,
-            g=5 * n_events * lanes, before=row, after=row, slope=row, poly=degree * row,
-            trial=n + m if events else n if adaptive else 0,
+            g=5 * n_events * lanes, before=row, after=row, slope=row, poly=degree * row, terms=rows * row,
+            jet=n_events * rows, trial=n + m if events else n if adaptive else 0,
         )  # fmt: skip
         self._numbers = _Block(
             np.float64, now=at.NOWS * lanes, then=at.NOWS * lanes, task=at.TASKS * lanes, rules=at.RULES,
-            real=at.REALS * lanes, roots=n_events, begin=1, end=1, t_end=1,
+            real=at.REALS * lanes, roots=n_events, halves=(roots.DEPTH + 1) * rows,
+            places=roots.PLACES if series else roots.SAMPLES if events else 0, begin=1, end=1, t_end=1,
         )  # fmt: skip
         self._counts = _Block(
             np.int64, count=at.COUNTS * lanes, whole=at.WHOLES, watch=n_events * at.WATCHED * lanes,
@@ -92,7 +96,7 @@ class Buffers:
     # ---- arguments
 
     def _place_kernels(self, kernels, resets):
-        named = zip(("kernels.advance", "kernels.rhs", "kernels.dense", "events", "rates"), kernels)
+        named = zip(("kernels.advance", "kernels.rhs", "kernels.dense", "events", "rates", "kernels.series"), kernels)
         if self.python:
             for name, kernel in named:
                 self.arguments[PLACES[name]] = kernel

@@ -7,9 +7,9 @@ import threading
 import types
 
 from odec.codegen.numba_bridge import loop_function
-from odec.integrate import events, interpolate, lanes, loop, members, start
+from odec.integrate import events, interpolate, lanes, loop, members, roots, start
 
-PLAIN, WIDE = (interpolate, start, events), (lanes, members, loop)  # the second know of LANES
+PLAIN, WIDE = (interpolate, start, roots, events), (lanes, members, loop)  # the second know of LANES
 _one_at_a_time = threading.Lock()
 
 
@@ -52,11 +52,11 @@ def specialised(modules, number, own=None, **constants):
     return {name: names[name] for name in own}
 
 
-def loop_signature(dtype, with_events):
-    """The kinds of the loop's arguments, as `loop_function` takes them."""
+def loop_signature(dtype, with_events, with_series=True):
+    """The kinds of the loop's arguments, as `loop_function` takes them, where events may have series."""
     state, real, whole = f"{dtype}*", "float64*", "int64*"
     kinds = {
-        lanes.Lanes: {"real": [*_NUMBERS, "roots"], "whole": ["count", "watch"]},
+        lanes.Lanes: {"real": [*_NUMBERS, "roots", "halves", "places"], "whole": ["count", "watch"]},
         lanes.Members: {"real": ["begins", "ends", "times", "stops"], "whole": ["columns", "watch", "queue"]},
         lanes.Kept: {"real": ["ts", "marks", "fired_t", "t_end"], "whole": ["fired_e", "fired_m", "tally"]},
     }
@@ -65,7 +65,8 @@ def loop_signature(dtype, with_events):
         for group, k in kinds.items()
     ]
     event = "int" if with_events else "none"
-    return (lanes.Kernels, "int", "int", "int", whole), event, event, *groups, whole
+    series = event if with_series else "none"
+    return (lanes.Kernels, "int", "int", "int", whole, series), event, event, *groups, whole
 
 
 def take_alone(counter):

@@ -18,7 +18,6 @@ from odec.integrate import slots as at
 from odec.integrate.batch import NONE_KEPT, Fired, Results
 from odec.integrate.buffers import Buffers
 from odec.integrate.compiled import compiled_loop
-from odec.integrate.events import SAMPLES
 from odec.integrate.reductions import Partial
 from odec.integrate.run import FIRST_PAUSE, evaluations, next_pause
 
@@ -155,7 +154,7 @@ class Worker:
         own_p = batch.parameters is not None or resets
         self.buffers = Buffers(solver, batch.rows > 0 or problem.events is not None, problem.events, None, lanes, own_p)
         self.shares_p, self.rounds, self.fired = not own_p, 0, []
-        room = max(FIRED_ROOM, 2 * lanes * SAMPLES * len(problem.events.resets)) if problem.events is not None else 0
+        room = max(FIRED_ROOM, 2 * lanes * problem.events.most) if problem.events is not None else 0
         kinds = np.int64, np.int64, np.float64
         self.room = (*(np.empty(room, kind) for kind in kinds), np.empty((room, solver.n), solver.dtype))
         if queue is not None:

@@ -15,7 +15,7 @@ from odec.integrate import slots as at
 from odec.integrate.advance import rules_of
 from odec.integrate.batch import NONE_KEPT, Fired, Results
 from odec.integrate.ensemble import ROUND, member_arrays, partials_of
-from odec.integrate.events import SAMPLES
+from odec.integrate.roots import SAMPLES
 from odec.integrate.run import evaluations
 from odec.integrate.thread_kernel import Asked, ThreadKernel, thread_kernel
 

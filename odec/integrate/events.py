@@ -9,11 +9,11 @@ from __future__ import annotations
 from odec.codegen.machine import call_kernel, offset
 from odec.integrate import slots as at
 from odec.integrate.interpolate import copy, state_after, time_after
+from odec.integrate.roots import find_places
 from odec.integrate.slots import LARGEST, RESOLUTION
 
-SAMPLES = 8  # parts of a step at whose ends the functions are evaluated, so that two changes in one step are seen
 MOST_TRIES = 200  # of the search for a root; bisection alone needs 60 within a step
-NO_CUT, RESET, TERMINAL = range(3)
+NO_CUT, SHORT, RESET, TERMINAL = range(4)  # SHORT: only up to there all roots are known
 # in watch[at.JUST], of an event in a part of a step: nothing, found, on the other side since, recorded
 QUIET, PENDING, CHANGED, HAPPENED = range(4)
 MOST_HALVINGS = 40  # of the first part, to see a function on the side that its rate promised
@@ -31,18 +31,18 @@ def sign(x):
     return 1 if x > 0.0 else (-1 if x < 0.0 else 0)
 
 
-def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, watch, fired_t, fired_e, fired_y, real,
-                count):  # fmt: skip
+def find_events(events, series, t, h, t_new, y, y_next, q, k, p, work, g, trial, roots, jet, halves, places, watch,
+                fired_t, fired_e, fired_y, real, count):  # fmt: skip
     """Record the events of the step from t to t_new; whether it must be cut, at real[at.CUT], and for what.
 
     g (5 n_events,) : values at the left of the part that is searched, at its right, on both sides of roots; scratch;
         the largest so far
-    trial (n,), roots (n_events,) : scratch
+    trial (n,), roots (n_events,), jet, halves, places : scratch; series, k and these as find_places takes them
     """
     n_events, cut = count[at.EVENTS], NO_CUT
-    left = 0.0
-    for part in range(1, SAMPLES + 1):
-        right = t_new - t if part == SAMPLES else h * (part / SAMPLES)
+    left, parts = 0.0, find_places(series, t, k, h, p, work, jet, halves, watch, places, real, count)
+    for part in range(parts):
+        right = h * places[part] if places[part] < 1.0 else t_new - t
         if right == left:
             continue
         _values(events, right, t, h, t_new, y, y_next, q, p, work, trial, offset(g, n_events), real, count)
@@ -72,6 +72,8 @@ def find_events(events, t, h, t_new, y, y_next, q, p, work, g, trial, roots, wat
                 return cut
         copy(n_events, offset(g, n_events), g)
         left = right
+    if places[parts - 1] < 1.0:
+        real[at.CUT], cut = left, SHORT
     return cut
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from odec.errors import RoomError
 from odec.integrate import slots as at
 from odec.integrate.dense import DenseOutput
-from odec.integrate.events import SAMPLES
 from odec.integrate.problem import NO_TIMES, Record
 
 FIRST_ROOM = 64  # rows at first, where their number is not known
@@ -34,7 +33,8 @@ class Kept:
         rows = FIRST_ROOM if self.every else len(problem.t_eval)
         self.most = 2**62, problem.most_records, 2**62
         segments = min(FIRST_ROOM, self.most[1]) if problem.dense or problem.records else 0
-        fired = FIRST_ROOM + 2 * SAMPLES * self.n_events if self.n_events else 0
+        self.fired = problem.events.most if problem.events else 0  # in one step
+        fired = FIRST_ROOM + 2 * self.fired if self.fired else 0
         self.rooms = rows, segments, fired
         self._groups = (0, 1), (2, 3), (4, 5, 6, 7)
         real, whole = np.float64, np.int64
@@ -57,7 +57,7 @@ class Kept:
     def grow(self, count, whole):
         """More room for what is nearly full."""
         filled = count[at.SAVED], whole[at.SEGMENTS], whole[at.ALL_FIRED]
-        margin = 3, 1, SAMPLES * self.n_events + 1
+        margin = 3, 1, self.fired + 1
         rooms = list(self.rooms)
         for g, group in enumerate(self._groups):
             room = rooms[g]

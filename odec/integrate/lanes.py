@@ -15,12 +15,14 @@ COPIES = False  # whether buffers keep their places, so that a compiler can keep
 
 
 class Kernels(NamedTuple):
-    """advance, rhs, dense, resets (one for each event): kernels, as advance.py, the model and step.py say."""
+    """advance, rhs, dense, resets (one for each event), series (of the events, or none): kernels, as advance.py, the
+    model, step.py and roots.py say."""
 
     advance: Any
     rhs: Any
     dense: Any
     resets: Any
+    series: Any
 
 
 class Lanes(NamedTuple):
@@ -28,7 +30,8 @@ class Lanes(NamedTuple):
 
     now, then, task, y (n,), y_next, f0, f1 (n,) or (0,), k (kept, n), q (degree, n), p (m,), rules, rtol, atol, work
     For each lane by itself: own_p (m,), real, count, watch, g (5 events,), and where there are several lanes the rows
-    before (n,), after (n,), slope (n,), poly (degree, n) of the lane that is looked at; trial (n + m,), roots
+    before (n,), after (n,), slope (n,), poly (degree, n), terms (kept, n) of the lane that is looked at; trial
+    (n + m,), roots, and jet, halves, places as roots.py has them
     """
 
     now: Any
@@ -54,8 +57,12 @@ class Lanes(NamedTuple):
     after: Any
     slope: Any
     poly: Any
+    terms: Any
     trial: Any
     roots: Any
+    jet: Any
+    halves: Any
+    places: Any
 
 
 class Members(NamedTuple):

@@ -14,7 +14,8 @@ from odec.integrate import slots as at
 from odec.integrate.events import (
     MOST_CHATTER,
     NO_CUT,
-    SAMPLES,
+    RESET,
+    SHORT,
     TERMINAL,
     find_events,
     next_size,
@@ -35,6 +36,7 @@ from odec.integrate.lanes import (
     watch_of,
 )
 from odec.integrate.members import fill, finish, next_look, set_task
+from odec.integrate.roots import PLACES, SAMPLES
 from odec.integrate.slots import (
     CHATTERING,
     NEEDS_ROOM,
@@ -62,7 +64,7 @@ def integrate(kernels, events, rates, lanes, members, kept, whole):
         if whole[at.IDLE] == LANES:
             status = SUCCESS
             break
-        if needs_room(events, lanes, whole):
+        if needs_room(events, kernels.series, lanes, whole):
             status = NEEDS_ROOM
             break
         if pause <= 0:
@@ -97,14 +99,17 @@ def integrate(kernels, events, rates, lanes, members, kept, whole):
     return status
 
 
-def needs_room(events, lanes, whole):
+def needs_room(events, series, lanes, whole):
     """Whether another step could keep more than there is room for."""
     if lanes.count[at.EVALS] == at.EVERY_STEP and lanes.count[at.SAVED] > whole[at.ROOM] - 2:  # a reset keeps two rows
         return True
     if (whole[at.DENSE] == 1 or whole[at.RECORDS] > 0) and whole[at.SEGMENTS] >= whole[at.SEGMENT_ROOM]:
         return True
     if events is not None:
-        return whole[at.ALL_FIRED] + LANES * SAMPLES * lanes.count[at.EVENTS] > whole[at.FIRED_ROOM]
+        parts = SAMPLES
+        if series is not None and series != 0:
+            parts = PLACES
+        return whole[at.ALL_FIRED] + LANES * parts * lanes.count[at.EVENTS] > whole[at.FIRED_ROOM]
     return False
 
 
@@ -141,7 +146,7 @@ def attend(kernels, events, rates, lanes, members, kept, whole, now, then, y, y_
                     has_polynomial = True
                 after = lane_row(y_next, n, l, lanes.after)
                 status = accept(kernels, events, rates, lanes, members, kept, whole, count, l, state, after, now, then,
-                                y_next, f1)  # fmt: skip
+                                y_next, f1, k)  # fmt: skip
                 state = after
             elif then[at.STUCK * LANES + l] > 0.0:
                 status, tried = STEP_UNDERFLOW, now[at.TRIED * LANES + l]
@@ -166,7 +171,8 @@ def needs_polynomial(events, lanes, members, whole, count, l, then):
     return due <= 0.0
 
 
-def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before, after, now, then, y_next, f1):
+def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before, after, now, then, y_next, f1,
+           k):  # fmt: skip
     """What an accepted step of a lane brings: rows, events and their resets, stops; the status of its member.
 
     before, after (n,) : the lane's states at the two ends of the step; an event may move the second
@@ -178,11 +184,11 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
                      kept.marks, kept.segments)  # fmt: skip
         whole[at.SEGMENTS] += 1
     if needs_polynomial(events, lanes, members, whole, count, l, then):
-        cut, end_t = look_within(events, lanes, members, kept, whole, count, l, before, after, now, then)
+        cut, end_t = look_within(kernels, events, lanes, members, kept, whole, count, l, before, after, now, then, k)
     keep_step(end_t, after, kept, count)
     if cut == TERMINAL:
         status = TERMINATED
-    elif events is not None and cut != NO_CUT:
+    elif events is not None and cut == RESET:
         status = reset(kernels, events, rates, lanes, kept, whole, count, l, end_t, after, then)
     moved = cut != NO_CUT  # then the slope is another one
     if end_t == stop and lanes.task[at.SPARED * LANES + l] == 0.0:
@@ -204,7 +210,7 @@ def accept(kernels, events, rates, lanes, members, kept, whole, count, l, before
     return status
 
 
-def look_within(events, lanes, members, kept, whole, count, l, before, after, now, then):
+def look_within(kernels, events, lanes, members, kept, whole, count, l, before, after, now, then, k):
     """Find events within a lane's step, keep what is to be kept; whether the step is cut, for what, and its end."""
     _, real, p = lane_of(lanes, l)
     n, degree, direction = count[at.N], count[at.DEGREE], lanes.rules[at.DIRECTION]
@@ -212,9 +218,12 @@ def look_within(events, lanes, members, kept, whole, count, l, before, after, no
     end_t, cut, poly = t_new, NO_CUT, lane_row(lanes.q, degree * n, l, lanes.poly)
     count[at.DENSE_CALLS] += 1
     if events is not None:
-        cut = look_for_events(events, lanes, kept, whole, count, l, t, tried, t_new, before, after, poly, real, p)
+        cut = look_for_events(events, kernels.series, lanes, kept, whole, count, l, t, tried, t_new, before, after,
+                              poly, k, real, p)  # fmt: skip
         if cut != NO_CUT:
             end_t = time_after(real[at.CUT], t, t_new)
+        if cut == SHORT and whole[at.RECORDS] == at.EACH_STEP:  # the shorter step is a step like any other
+            kept.marks[2 * whole[at.SEGMENTS] - 1] = real[at.CUT]
     keep_between(t, tried, t_new, end_t, before, after, poly, members, kept, whole, count, direction)
     if whole[at.DENSE] == 1:
         keep_segment(t, tried, n, degree, before, poly, whole[at.SEGMENTS], kept.marks, kept.segments)
@@ -257,14 +266,16 @@ def pass_stop(events, lanes, members, whole, count, l, stop, then):
     return stop + lanes.rules[at.DIRECTION] * min(gap, room)
 
 
-def look_for_events(events, lanes, kept, whole, count, l, t, tried, t_new, before, after, poly, real, p):
+def look_for_events(events, series, lanes, kept, whole, count, l, t, tried, t_new, before, after, poly, k, real, p):
     """Find the events of a lane's step and note whose they are; whether the step must be cut, and for what."""
     count[at.FIRED] = whole[at.ALL_FIRED]
-    cut = find_events(events, t, tried, t_new, before, after, poly, p, lanes.work, g_of(lanes, count, l), lanes.trial,
-                      lanes.roots, watch_of(lanes, count, l), kept.fired_t, kept.fired_e, kept.fired_y, real,
-                      count)  # fmt: skip
-    for k in range(whole[at.ALL_FIRED], count[at.FIRED]):
-        kept.fired_m[k] = count[at.MEMBER]
+    if series is not None and series != 0:
+        k = lane_row(k, (count[at.DEGREE] + 1) * count[at.N], l, lanes.terms)
+    cut = find_events(events, series, t, tried, t_new, before, after, poly, k, p, lanes.work, g_of(lanes, count, l),
+                      lanes.trial, lanes.roots, lanes.jet, lanes.halves, lanes.places, watch_of(lanes, count, l),
+                      kept.fired_t, kept.fired_e, kept.fired_y, real, count)  # fmt: skip
+    for i in range(whole[at.ALL_FIRED], count[at.FIRED]):
+        kept.fired_m[i] = count[at.MEMBER]
     whole[at.ALL_FIRED] = count[at.FIRED]
     return cut
 

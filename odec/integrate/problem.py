@@ -13,6 +13,7 @@ from odec.errors import Status
 from odec.integrate import slots as at
 from odec.integrate.control import CONTROLLERS, Controller
 from odec.integrate.dense import DenseOutput
+from odec.integrate.roots import PLACES, SAMPLES
 
 NO_TIMES = np.empty(0)
 NOTHING: Any = None  # an array that a solve has not made
@@ -85,6 +86,7 @@ class EventKernels:
     values : (t, y, p) -> (n_events,); rates : its derivative along the solution, likewise
     resets : for each event (t, y, p) -> (y, p), or None
     directions, terminal_after : for each event, -1, 0 or 1, and the number of firings that ends the solve (0: none)
+    series : (t, k (order + 1, n), p) -> (n_events, order + 1), coefficients along a Taylor step that left k; or None
     """
 
     values: object
@@ -92,6 +94,12 @@ class EventKernels:
     resets: tuple
     directions: tuple[int, ...]
     terminal_after: tuple[int, ...]
+    series: object = None
+
+    @property
+    def most(self):
+        """How often events happen in one step at most."""
+        return len(self.resets) * (SAMPLES if self.series is None else PLACES)
 
     @property
     def watched(self):

@@ -25,6 +25,7 @@ from odec.integrate.compiled import PLAIN, WIDE, loop_signature, loop_text
 from odec.integrate.interpolate import copy
 from odec.integrate.lanes import Kept, Lanes, Members
 from odec.integrate.loop import integrate
+from odec.integrate.roots import SAMPLES
 from odec.integrate.slots import NEEDS_ROOM
 from odec.integrate.thread_ir import (
     BARRIER,
@@ -189,6 +190,7 @@ class ThreadKernel:
             "k": (self.kept * s.n, state), "q": (s.degree * s.n, state), "work": (work, state),
             "own_p": (s.m * s.own_p, state), "real": (at.REALS, "float64"), "count": (at.COUNTS, "int64"),
             "watch": (s.events * at.WATCHED, "int64"), "g": (5 * s.events, state), "roots": (s.events, "float64"),
+            "places": (SAMPLES if s.events else 0, "float64"),
             "trial": (s.n + s.m if s.events else s.n * s.adaptive, state), "queue": (1, "int64"),
             "whole": (at.WHOLES, "int64"),
         }  # fmt: skip
@@ -277,7 +279,7 @@ class ThreadKernel:
         values = ["i64 %member", *(f"i64 {size}" for size in self.sizes), *(f"i64 %{f}" for f in Asked._fields),
                   "ptr %fired", "ptr %starts" if self.records else "ptr null",
                   *(f"i64 {address_of(name)}" for name in (self._attempts, "rhs", "dense")),
-                  "ptr @RESETS" if self.resets else "ptr null"]  # fmt: skip
+                  "ptr @RESETS" if self.resets else "ptr null", "ptr null"]  # fmt: skip
         values += [f"i64 {address_of(name)}" if self.resets else "ptr null" for name in ("events", "rates")]
         for group in (Lanes, Members, Kept):
             values += [f"ptr {self._shared(name) if name in self.shared else pointer(name)}"
@@ -325,7 +327,7 @@ class ThreadKernel:
             f"            until_attention(advance, {s.n}, {s.carried}, {self.kept * s.n}, {', '.join(ATTEMPT)},",
             f"                            {hots})",
             "", f"        sizes = {filled(Sizes, s._asdict())}", f"        asked = Asked({', '.join(Asked._fields)})",
-            f"        kernels = Kernels({self._attempts}, rhs, dense, RESETS)",
+            f"        kernels = Kernels({self._attempts}, rhs, dense, RESETS, None)",
             *(f"        {name} = {text}" for name, text in zip(("lanes", "members", "kept"), groups, strict=True)),
             f"        trajectory(member, sizes, asked, fired, {starts}, kernels, {values}, lanes, members, kept,",
             "                   whole)", "",
@@ -341,7 +343,7 @@ def _loop_ir(dtype, with_events):
     integrated, parts = loop_text(1, copies=True)
     function = FunctionType(trajectory.__code__, {**globals(), "integrate": integrated}, "trajectory")
     signature = ("int", (Sizes, *["int"] * len(Sizes._fields)), (Asked, *["int"] * len(Asked._fields)), "int64*",
-                 "int64*", *loop_signature(dtype, with_events))  # fmt: skip
+                 "int64*", *loop_signature(dtype, with_events, with_series=False))  # fmt: skip
     return cuda.translated_by_numba("trajectory", function, signature, (*parts, integrated))
 
 

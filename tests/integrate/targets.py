@@ -4,7 +4,7 @@ import numpy as np
 
 from odec.codegen.lower_scalar import lower_scalar
 from odec.codegen.print_python import python_function
-from odec.event import event_functions, event_table
+from odec.event import event_functions, event_table, with_series
 from odec.integrate.advance import advance_function
 from odec.integrate.problem import Problem
 from odec.integrate.run import Solver
@@ -41,9 +41,10 @@ def python_kernel(function, name):
     return python_function(lower_scalar(function, name))
 
 
-def python_events(system, events):
-    """The kernels of events as plain Python, as the loop calls them."""
-    kernels = {name: Counted(python_kernel(f, name)) for name, f in event_functions(system, events).items()}
+def python_events(system, events, method=None):
+    """The kernels of events as plain Python, as the loop calls them in the steps of a method."""
+    functions = with_series(event_functions(system, events), method)
+    kernels = {name: Counted(python_kernel(f, name)) for name, f in functions.items()}
     return event_table(kernels, events)
 
 
