@@ -6,6 +6,7 @@ import contextlib
 
 from odec.codegen.lower_scalar import lower_scalar
 from odec.errors import ArgumentError, nearest
+from odec.transforms.jet_adjoint import JetAdjoint
 from odec.transforms.orders import NoLoop
 from odec.transforms.scalar import operation_count
 from odec.transforms.taylor import Jet
@@ -24,7 +25,7 @@ def lower(function, name, layout="auto"):
     if layout == "array" or (layout == "auto" and not is_small(function)):
         from odec.codegen.lower_array import lower_array
 
-        if isinstance(function, Jet):
+        if isinstance(function, (Jet, JetAdjoint)):
             from odec.codegen.lower_series import lower_series
 
             with contextlib.suppress(NoLoop):

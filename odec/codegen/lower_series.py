@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from odec.codegen.convolution import tiles_for
-from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Loop, Return, work_for
+from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Local, Loop, Return, work_for
 from odec.codegen.lower_array import lower_array
 from odec.codegen.lower_scalar import signature
 from odec.codegen.workspace import ALIGNMENT
+from odec.graph.op import OPS
+from odec.transforms.jet_adjoint import JetAdjoint
 from odec.transforms.orders import FIRST_ROW, orders
 
 ORDER = "order"  # the loop variable: one less than the order k whose coefficients are found
@@ -22,22 +24,25 @@ VECTOR_BYTES = 32
 
 
 def lower_series(jet, name):
-    """The kernel of a Jet: (t, y, p) -> coefficients (order + 1, n).
+    """The kernel of a Jet, (t, y, p) -> coefficients (order + 1, n), or of a JetAdjoint.
 
     Raises
     ------
     NoLoop : as for transforms.orders.orders
     """
-    return _SeriesLowering(jet, name).kernel()
+    lowering = _AdjointLowering if isinstance(jet, JetAdjoint) else _SeriesLowering
+    return lowering(jet, name).kernel()
 
 
 class _SeriesLowering:
+    rows = "coefficients"  # the buffer of the state's
+
     def __init__(self, jet, name):
         self.jet, self.name, self.parts = jet, name, orders(jet.model)
         self.dtype = self.parts.order.outputs["next"].dtype
         self.start = lower_array(self.parts.start, f"{name}_start")
         self.order = lower_array(self.parts.order, f"{name}_order")
-        self.n = jet.inputs["y"].size
+        self.n = jet.model.inputs["y"].size
         self.body, self.work_size = [], 0
         self.sizes = {h: self.parts.start.outputs[h].size for h in self.parts.histories}
         if any(STATE in (c.a, c.b) for c in self.parts.convolutions):
@@ -48,23 +53,32 @@ class _SeriesLowering:
     def kernel(self):
         """The statements: the zeroth values and y_1, then for each order k its convolutions and its graph."""
         order, n = self.jet.order, self.n
-        tables = {
-            "shares": (1.0 / np.arange(2.0, max(order, 2) + 1)).astype(self.dtype),
-            "times": np.asarray(np.arange(max(order - 1, 1)) == 0, "float64"),
-        }  # fmt: skip
+        tables = {"shares": (1.0 / np.arange(2.0, max(order, 2) + 1)).astype(self.dtype), "times": self._times()}
         self._allocate()
         start = Assign(_at("coefficients", 0, ("i", 1)), None, (_at("y", 0, ("i", 1)),))
         self.body.append(Loop("i", n, [start], vector=True))
         if order > 0:
-            self.body.append(self._call_start())
+            self.body.append(self._call_start(_at("coefficients", n)))
         if order > 1:
-            self.body += [s for history in self.sizes for s in self._padded(history)]
-            steps = [self._convolved(c) for c in self.parts.convolutions]
-            kept = [s for history in self.sizes for s in self._kept(history)]
-            self.body.append(Loop(ORDER, order - 1, [*steps, self._call_order(), *kept]))
-        self.body.append(Return())
-        callees = (self.start, self.order) if order > 1 else (self.start,)
-        return Kernel(self.name, signature(self.jet), self.body, self.dtype, tables, self.work_size, callees)
+            places = {"share": _at("shares", 0, (ORDER, 1)), "next": _at("coefficients", 2 * n, (ORDER, n))}
+            self.body += self._loop(places, [])
+        return self._kernel(tables)
+
+    def _loop(self, places, then):
+        """The loop over the orders from 2 on: where `order` reads its share and writes, and what follows it."""
+        padded = [s for history in self.sizes for s in self._padded(history)]
+        steps = [self._convolved(c) for c in self.parts.convolutions]
+        kept = [s for history in self.sizes for s in self._kept(history)]
+        return [*padded, Loop(ORDER, self.jet.order - 1, [*steps, self._call_order(places), *then, *kept])]
+
+    def _kernel(self, tables):
+        callees = (self.start, self.order) if self.jet.order > 1 else (self.start,)
+        body = [*self.body, Return()]
+        return Kernel(self.name, signature(self.jet), body, self.dtype, tables, self.work_size, callees)
+
+    def _times(self):
+        """t_k of the orders of the loop."""
+        return np.asarray(np.arange(max(self.jet.order - 1, 1)) == 0, "float64")
 
     # ---- places
 
@@ -99,16 +113,15 @@ class _SeriesLowering:
 
     # ---- statements
 
-    def _call_start(self):
-        places = {"t": _at("t", 0), "y": _at("y", 0), "p": _at("p", 0), "dydt": _at("coefficients", self.n)}
+    def _call_start(self, slope):
+        places = {"t": _at("t", 0), "y": _at(self.rows, 0), "p": _at("p", 0), "dydt": slope}
         return self._call(self.start, places | {h: self._first_row(h) for h in self.parts.histories})
 
-    def _call_order(self):
+    def _call_order(self, places):
         n = self.n
-        places = {
-            "share": _at("shares", 0, (ORDER, 1)), "time": _at("times", 0, (ORDER, 1)), "p": _at("p", 0),
-            "y": _at("coefficients", n, (ORDER, n)), "next": _at("coefficients", 2 * n, (ORDER, n)),
-            STATE + FIRST_ROW: _at("coefficients", 0),
+        places |= {
+            "time": _at("times", 0, (ORDER, 1)), "p": _at("p", 0), "y": _at(self.rows, n, (ORDER, n)),
+            STATE + FIRST_ROW: _at(self.rows, 0),
         }  # fmt: skip
         for history in self.parts.histories:
             places[history], places[history + FIRST_ROW] = self._next_row(history), self._first_row(history)
@@ -133,7 +146,7 @@ class _SeriesLowering:
         source, first, target = history + ROW, 0, history
         moving = ()
         if history == STATE:
-            source, first, target, moving = "coefficients", n, SERIES, ((ORDER, n),)
+            source, first, target, moving = self.rows, n, SERIES, ((ORDER, n),)
         for start, count, width in _whole_and_rest(n, tiles):
             read = _at(source, first + start * tiles.width, ("i", tiles.width), ("j", 1), *moving)
             stride = tiles.rows * tiles.width
@@ -149,6 +162,61 @@ class _SeriesLowering:
             place = _at(SERIES if history == STATE else history, last, ("i", tiles.width), ("j", 1))
             zero = Assign(place, None, (Literal(0.0, self.dtype),))
             yield Loop("i", tiles.rows, [Loop("j", more, [zero], vector=True)])
+
+
+class _AdjointLowering(_SeriesLowering):
+    """Of a JetAdjoint: rows of y and u, from the rates of its model, of which `rate` holds the newest."""
+
+    rows = "rows"
+
+    def kernel(self):
+        """The statements: y_0 and u_0, then for each order k the rates, and y_{k+1} and u_{k+1} from them."""
+        order, n = self.jet.order, self.n // 2
+        size = self.parts.start.outputs["dydt"].size
+        self._buffer("rows", (order + 1) * self.n, self.dtype)
+        self._buffer("rate", size, self.dtype)
+        self._allocate()
+        self.body += [
+            _each(n, _copied(_at("rows", 0, ("i", 1)), _at("y", 0, ("i", 1)))),
+            _each(n, _product(_at("rows", n, ("i", 1)), self._weight(order), Literal(1.0 / order, self.dtype))),
+            self._call_start(_at("rate", 0)), *self._found(0),
+        ]  # fmt: skip
+        if order > 1:
+            self.body += self._loop({"share": _at("one", 0), "next": _at("rate", 0)}, self._found(1, (ORDER, 1)))
+        self.body.append(_each(n, _copied(_at("bars", 0, ("i", 1)), _at("rows", order * self.n + n, ("i", 1)))))
+        if size > 2 * n:
+            self.body.append(_each(size - 2 * n, _copied(_at("bars", n, ("i", 1)), _at("rate", 2 * n, ("i", 1)))))
+        left = np.maximum(np.arange(order - 1.0, -1.0, -1.0), 1.0)
+        tables = {"one": np.ones(1), "up": 1.0 / np.arange(1.0, order + 1), "down": 1.0 / left}
+        return self._kernel({k: v.astype(self.dtype) for k, v in tables.items()} | {"times": self._times()})
+
+    def _weight(self, k, *loop):
+        """The cotangent of the coefficient k, or of the one that `loop` counts down from it."""
+        n = self.n // 2
+        return _at(list(self.jet.inputs)[-1], k * n, *((name, -stride * n) for name, stride in loop), ("i", 1))
+
+    def _found(self, k, *loop):
+        """The loops that find y_{k+1} and u_{k+1} from rates, as jet_adjoint.py says; `loop` counts k up."""
+        n, total = self.n // 2, Local("total", self.dtype)
+        row = lambda first: _at("rows", (k + 1) * self.n + first, *((name, self.n) for name, _ in loop), ("i", 1))
+        up, down = (_at(table, k, *loop) for table in ("up", "down"))
+        sum_ = Assign(total, OPS["add"], (self._weight(self.jet.order - 1 - k, *loop), _at("rate", n, ("i", 1))))
+        return [
+            _each(n, _product(row(0), _at("rate", 0, ("i", 1)), up)),
+            _each(n, sum_, _product(row(n), total, down)),
+        ]
+
+
+def _each(size, *statements):
+    return Loop("i", size, list(statements), vector=True)
+
+
+def _copied(target, source):
+    return Assign(target, None, (source,))
+
+
+def _product(target, a, b):
+    return Assign(target, OPS["mul"], (a, b))
 
 
 def _whole_and_rest(n, tiles):
