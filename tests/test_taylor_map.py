@@ -7,14 +7,16 @@ import warnings
 import numpy as np
 import pytest
 import sympy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import expm
 
 import odec
 from odec import ArgumentError, ShapeError, SolveError
 from odec.gradients.polynomial import exponents, term_count, with_polynomials
-from odec.graph.node import input_node
+from odec.graph.function import Function
+from odec.graph.node import constant, input_node
+from odec.testing import models
 from odec.transforms.taylor import Series
 
 
@@ -154,16 +156,34 @@ def network(t, y, k):
 
 @pytest.mark.parametrize(("rule", "n"), [(formulas, 3), (network, 60)])
 def test_along_each_ray_coefficients_are_those_of_a_curve(rule, n):
-    degree, places, rng = 3, (None, 0, 1), np.random.default_rng(3)
-    f, powers = odec.dynamics(rule).bind(np.ones(n), (np.ones(2),)).graph, exponents(3, degree)
-    y, k, d = rng.uniform(-0.5, 0.5, (n, len(powers))), rng.uniform(0.5, 1.5, 2), rng.uniform(-1.0, 1.0, 3)
-    (rates,) = with_polynomials(f, places, degree).evaluate(0.3, y.ravel(), k).values()
-    weights = np.prod(d ** np.array(powers), axis=1)
-    rays = [
-        np.array([(rows * weights)[:, np.sum(powers, axis=1) == j].sum(axis=1) for j in range(degree + 1)])
-        for rows in (y, rates.reshape(n, -1))
-    ]
-    assert rays[1] == pytest.approx(along_a_curve(f, 0.3, rays[0], [k, d[1:]]), rel=1e-12, abs=1e-12)
+    y = np.random.default_rng(3).uniform(-0.5, 0.5, n)
+    check_along_a_ray(odec.dynamics(rule).bind(y, (np.ones(2),)), y, np.array([0.7, 1.2]), 3)
+
+
+@settings(max_examples=20)
+@given(models(depth=3), st.integers(0, 99))
+def test_along_each_ray_of_random_models(drawn, seed):
+    system = drawn.model.bind(drawn.y0, drawn.params)
+    check_along_a_ray(system, system.y_structure.flatten(drawn.y0, "y0"), system.flat_parameters(drawn.params), seed)
+
+
+def check_along_a_ray(system, y, p, seed):
+    """All terms of degree k along a direction are the k-th coefficient of a curve, of rates as of states."""
+    degree, places, rng = 3, (None, 0, 1), np.random.default_rng(seed)
+    f, powers = system.graph, exponents(3, degree)
+    states, d = rng.uniform(-0.5, 0.5, (y.size, len(powers))), rng.uniform(-1.0, 1.0, 3)
+    states[:, 0] = y
+    (rates,) = with_polynomials(f, places, degree).evaluate(0.3, states.ravel(), p).values()
+    weights, degrees = np.prod(d ** np.array(powers), axis=1), np.sum(powers, axis=1)
+    curve, found = (
+        np.array([(rows * weights)[:, degrees == k].sum(axis=1) for k in range(degree + 1)])
+        for rows in (states, rates.reshape(y.size, -1))
+    )
+    dp = np.zeros(p.size)
+    dp[:2] = d[1:]
+    expected = along_a_curve(f, 0.3, curve, [p, dp])
+    scale = 1e-11 * (1.0 + np.max(np.abs(expected)))
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=scale)
 
 
 def along_a_curve(f, t, states, values):
@@ -174,9 +194,13 @@ def along_a_curve(f, t, states, values):
         for name, node, rows in (("y", y, states), ("p", p, values))
     }
     series, (rate,) = Series(curve), f.outputs.values()
-    made = [[series(node, k) for node in f.nodes] and series(rate, k) for k in range(len(states))]
+    zero = constant(0.0, rate.dtype, rate.shape)
+    made = [
+        [series(node, k) for node in f.nodes] and (zero if (c := series(rate, k)) is None else c)
+        for k in range(len(states))
+    ]
     inputs = {node.params["name"]: node for node in (*f.inputs.values(), *curve[y][1:], *curve[p][1:])}
-    whole = odec.graph.function.Function("curve", inputs, {str(k): node for k, node in enumerate(made)})
+    whole = Function("curve", inputs, {str(k): node for k, node in enumerate(made)})
     return np.array(list(whole.evaluate(t, states[0], values[0], *states[1:], *values[1:]).values()))
 
 
