@@ -1,6 +1,7 @@
 """Sums of products of Taylor coefficients as LLVM IR: functions that the loop over the orders calls.
 
-c = sum_{j=1..k-1} (p j/k + q) a_j b_{k-j}, element by element. The rows of a history lie tile by tile: a tile has so
+c = sum_{j=1..k-1} (p j/k + q) a_j b_{k-j}, element by element, with the weights k times as large and a division at the
+end: rounded weights would err the same way in every step. The rows of a history lie tile by tile: a tile has so
 many neighbouring elements of every row, one row behind another, so that what the sums of a tile read is one stretch of
 memory. Elements fill vectors; the sums of a tile stay in registers while j runs, twice as many where they are few, so
 that no addition waits for another. Of a square, where a is b and p is 0, half of the terms are added and doubled.
@@ -106,8 +107,10 @@ class _Text:
         self.last = self.raw(f"lshr i64 {terms}, 1") if self.square else terms
         if self.weighted:
             k = self.raw(f"uitofp i64 %k to {self.number}")
-            self.step = self.splat(self.raw(f"fdiv {self.number} %p, {k}"))
-        self.base = self.splat("%q")
+            self.order, self.step = self.splat(k), self.splat("%p")
+            self.base = self.splat(self.raw(f"fmul {self.number} %q, {k}"))
+        else:
+            self.base = self.splat("%q")
 
     def _tile(self, places):
         """The sums of a tile's vectors."""
@@ -141,12 +144,12 @@ class _Text:
             found = self._where(even, block, "middle", found, lambda s, new: self._middle(places, s, new))
         self.lines += ["  br label %store", "store:"]
         for s, place in zip(found, places, strict=True):
-            if not self.weighted:
-                s = self.raw(f"fmul contract {self.kind} {s}, {self.base}")
+            divided = f"fdiv {self.kind} {s}, {self.order}" if self.weighted else ""
+            s = self.raw(divided or f"fmul contract {self.kind} {s}, {self.base}")
             self.lines.append(f"  store {self.kind} {s}, ptr {self.moved(self.c, place)}, align {self.size}")
 
     def _terms(self, j, places, sums, new):
-        """new = sums + (p j/k + q) a_j b_{k-j}, vector by vector."""
+        """new = sums + (p j + q k) a_j b_{k-j}, vector by vector; where p is 0, a_j b_{k-j}."""
         weight = ""
         if self.weighted:
             number = self.splat(self.raw(f"uitofp i64 {j} to {self.number}"))

@@ -53,19 +53,19 @@ class _SeriesLowering:
     def kernel(self):
         """The statements: the zeroth values and y_1, then for each order k its convolutions and its graph."""
         order, n = self.jet.order, self.n
-        tables = {"shares": (1.0 / np.arange(2.0, max(order, 2) + 1)).astype(self.dtype), "times": self._times()}
+        tables = {"next_orders": np.arange(2.0, max(order, 2) + 1).astype(self.dtype), "times": self._times()}
         self._allocate()
         start = Assign(_at("coefficients", 0, ("i", 1)), None, (_at("y", 0, ("i", 1)),))
         self.body.append(Loop("i", n, [start], vector=True))
         if order > 0:
             self.body.append(self._call_start(_at("coefficients", n)))
         if order > 1:
-            places = {"share": _at("shares", 0, (ORDER, 1)), "next": _at("coefficients", 2 * n, (ORDER, n))}
+            places = {"next_order": _at("next_orders", 0, (ORDER, 1)), "next": _at("coefficients", 2 * n, (ORDER, n))}
             self.body += self._loop(places, [])
         return self._kernel(tables)
 
     def _loop(self, places, then):
-        """The loop over the orders from 2 on: where `order` reads its share and writes, and what follows it."""
+        """The loop over the orders from 2 on: where `order` reads its number and writes, and what follows it."""
         padded = [s for history in self.sizes for s in self._padded(history)]
         steps = [self._convolved(c) for c in self.parts.convolutions]
         kept = [s for history in self.sizes for s in self._kept(history)]
@@ -182,7 +182,7 @@ class _AdjointLowering(_SeriesLowering):
             self._call_start(_at("rate", 0)), *self._found(0),
         ]  # fmt: skip
         if order > 1:
-            self.body += self._loop({"share": _at("one", 0), "next": _at("rate", 0)}, self._found(1, (ORDER, 1)))
+            self.body += self._loop({"next_order": _at("one", 0), "next": _at("rate", 0)}, self._found(1, (ORDER, 1)))
         self.body.append(_each(n, _copied(_at("bars", 0, ("i", 1)), _at("rows", order * self.n + n, ("i", 1)))))
         if size > 2 * n:
             self.body.append(_each(size - 2 * n, _copied(_at("bars", n, ("i", 1)), _at("rate", 2 * n, ("i", 1)))))

@@ -72,8 +72,8 @@ def det(n, a, pivots, result):
 def convolve(k, count, width, rows, p, q, a, b, c):
     """c = sum over j from 1 to k - 1 of (p j/k + q) a_j b_{k-j}, for histories in tiles (count, rows, width)."""
     tiled = lambda x: x[: count * rows * width].reshape(count, rows, width)[:, 1:k]
-    weights = p * np.arange(1, k)[:, None] / k + q
-    c[: count * width] = np.sum(weights * tiled(a) * tiled(b)[:, ::-1], axis=1).ravel()
+    weights = p * np.arange(1, k)[:, None] + q * k
+    c[: count * width] = np.sum(weights * tiled(a) * tiled(b)[:, ::-1], axis=1).ravel() / k
 
 
 ROUTINES = {"gemm": gemm, "gesv": gesv, "det": det, "convolve": convolve}

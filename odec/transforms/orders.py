@@ -62,7 +62,7 @@ class Orders:
     """The parts of the loop that finds the coefficients of dy/dt = f(t, y, p).
 
     start : (t, y, p) -> dydt, and by name the zeroth values of nodes that `order` reads or that have histories
-    order : (share = 1/(k + 1), time = t_k, y = y_k, p, convolutions, values, `<history>_0`) -> next = y_{k+1}, and by
+    order : (next_order = k + 1, time = t_k, y = y_k, p, convolutions, values, `<history>_0`) -> next = y_{k+1}, and by
         name the k-th row of each history
     histories : names of outputs of both; "y", the coefficients themselves, may be the history of a convolution too
     """
@@ -127,7 +127,7 @@ class _Builder:
     def __init__(self, function, time, state):
         self.function, self.series = function, _series(function, time, state)
         t, y = function.inputs[time], function.inputs[state]
-        own = {"share": ((), y.dtype), "time": ((), t.dtype), "y": (y.shape, y.dtype)}
+        own = {"next_order": ((), y.dtype), "time": ((), t.dtype), "y": (y.shape, y.dtype)}
         self.inputs = {name: input_node(name, *kind) for name, kind in own.items()}
         self.inputs["p"] = function.inputs["p"]
         self.coefficients: dict[int, Any] = {id(t): self.inputs["time"], id(y): self.inputs["y"]}
@@ -152,9 +152,11 @@ class _Builder:
         return Orders(start, order, tuple(self.convolutions.values()), tuple(histories))
 
     def _next(self, rate):
-        share = broadcast_to(self.inputs["share"], rate.shape)
+        """f_k / (k + 1): a division, for a rounded 1 / (k + 1) would err the same way in every step."""
         k_th = self.coefficient(rate)
-        return structural_zero(rate.dtype, rate.shape) if k_th is None else share * k_th
+        if k_th is None:
+            return structural_zero(rate.dtype, rate.shape)
+        return k_th / broadcast_to(self.inputs["next_order"], rate.shape)
 
     # ---- the k-th coefficient of a node
 
