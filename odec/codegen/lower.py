@@ -34,9 +34,14 @@ def lower(function, name, layout="auto"):
     return lower_scalar(function, name)
 
 
+def has_few_elements(function):
+    """Whether loops over the elements of the nodes would hardly be shorter than straight-line code."""
+    return operation_count(function) <= FEW_ELEMENTS * len(function.nodes)
+
+
 def is_small(function):
     """Whether the scalar layout suits a graph."""
     calls = any(n.op.name == "call" for n in function.nodes)
     elements = sum(n.size for n in (*function.inputs.values(), *function.outputs.values()))
-    count = operation_count(function)
-    return not calls and (count + elements // 4 <= STRAIGHT_LINE or count <= FEW_ELEMENTS * len(function.nodes))
+    few = operation_count(function) + elements // 4 <= STRAIGHT_LINE
+    return not calls and (few or has_few_elements(function))

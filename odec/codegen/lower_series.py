@@ -10,7 +10,7 @@ import numpy as np
 
 from odec.codegen.convolution import tiles_for
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Local, Loop, Return, work_for
-from odec.codegen.lower_array import lower_array
+from odec.codegen.lower import has_few_elements, lower
 from odec.codegen.lower_scalar import signature
 from odec.codegen.workspace import ALIGNMENT
 from odec.graph.op import OPS
@@ -40,8 +40,10 @@ class _SeriesLowering:
     def __init__(self, jet, name):
         self.jet, self.name, self.parts = jet, name, orders(jet.model)
         self.dtype = self.parts.order.outputs["next"].dtype
-        self.start = lower_array(self.parts.start, f"{name}_start")
-        self.order = lower_array(self.parts.order, f"{name}_order")
+        self.start, self.order = (
+            lower(part, f"{name}_{what}", "scalar" if has_few_elements(part) else "array")
+            for what, part in (("start", self.parts.start), ("order", self.parts.order))
+        )
         self.n = jet.model.inputs["y"].size
         self.body, self.work_size = [], 0
         self.sizes = {h: self.parts.start.outputs[h].size for h in self.parts.histories}

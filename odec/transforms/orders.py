@@ -31,10 +31,11 @@ from odec.ops.comparison import as_bool
 from odec.ops.families import broadcast_to, total
 from odec.ops.linalg import matmul
 from odec.ops.recurrence import Same
-from odec.ops.structure import reshape
+from odec.ops.structure import concatenate, reshape, slice_
 from odec.transforms.simplify import rebuilt
 from odec.transforms.taylor import Series
 
+FEW = 8  # elements up to which convolutions are joined, so that together they fill vectors
 FIRST_ROW = "_0"  # behind the name of a history: its zeroth row as an input of `order`
 
 
@@ -134,22 +135,26 @@ class _Builder:
         self.moving: dict[int, bool] = {}
         self.histories = {id(y): "y"}
         self.nodes: list[Node] = [y]  # of the histories, in order
-        self.convolutions: dict[tuple, Convolution] = {}
+        self.sums: dict[tuple, _Sum] = {}
 
     def orders(self):
-        rate = result_of(self.function)
+        rate, done = result_of(self.function), 0
         for node in self.function.nodes:  # so that no recursion is deeper than a rule
             self.coefficient(node)
-        outputs, done = {"next": self._next(rate)}, 1
-        while done < len(self.nodes):  # rows of histories may need further ones
-            node = self.nodes[done]
-            outputs[self.histories[id(node)]] = _or_zero(self.coefficient(node), node)
+        outputs = {"next": self._next(rate)}
+        while done < len(self.sums):  # rows of histories may need further convolutions
+            found = list(self.sums.values())[done]
+            self.coefficient(found.a)
+            self.coefficient(found.b)
             done += 1
-        outputs, values = self._detached(outputs)
+        convolutions, parts = self._convolutions()
+        outputs |= {self.histories[id(node)]: _or_zero(self.coefficient(node), node) for node in self.nodes[1:]}
+        new = rebuilt(topological(outputs.values()), lambda node, inputs: parts.get(id(node)))
+        outputs, values = self._detached({name: new[id(node)] for name, node in outputs.items()})
         histories = {self.histories[id(node)]: node for node in self.nodes[1:]}
         start = Function(f"{self.function.name}_start", self.function.inputs, {"dydt": rate, **histories, **values})
         order = Function(f"{self.function.name}_order", self.inputs, outputs)
-        return Orders(start, order, tuple(self.convolutions.values()), tuple(histories))
+        return Orders(start, order, convolutions, tuple(histories))
 
     def _next(self, rate):
         """f_k / (k + 1): a division, for a rounded 1 / (k + 1) would err the same way in every step."""
@@ -193,32 +198,53 @@ class _Builder:
 
     def _product(self, product):
         """The terms of a Product: those with a k-th coefficient, and the convolution."""
-        product = _without_factors(product)
-        a, b, parts = product.a, product.b, []
-        if a is b and product.first == 0 and self.moves(a):
-            newest = self.coefficient(a)
-            if newest is None:
-                return []
-            return [_scaled(2.0 * product.q, product.times(a, newest)), self._convolution(product)]
-        newest = self.coefficient(a)
-        if newest is not None:
-            parts.append(_scaled(product.p + product.q, product.times(newest, b)))
+        product, factor = _without_factors(product)
+        result = total(self._terms(product, product.a, product.b))
+        if result is None:
+            return []
+        result = _scaled(factor, result)
+        return [result if product.scale is None else product.scale * result]
+
+    def _terms(self, product, a, b):
+        newest, moving = self.coefficient(a), self.moves(a) and self.moves(b)
+        if moving and not product.by_element:
+            raise NoLoop
+        if a is b and product.first == 0:
+            return [] if newest is None else [2.0 * product.times(a, newest), self._sum(product)]
+        parts = [] if newest is None else [_scaled(product.p + product.q, product.times(newest, b))]
         if product.first == 0 and (newest := self.coefficient(b)) is not None:
             parts.append(_scaled(product.q, product.times(a, newest)))
-        if self.moves(a) and self.moves(b):
-            if not product.by_element:
-                raise NoLoop
-            parts.append(self._convolution(product))
-        return parts if product.scale is None else [product.scale * part for part in parts]
+        return [*parts, self._sum(product)] if moving else parts
 
-    def _convolution(self, product):
-        key = self._history(product.a), self._history(product.b), product.p, product.q
-        found = self.convolutions.get(key)
-        if found is None:
-            name, (a, b, p, q), node = f"sum_{len(self.convolutions) + 1}", key, product.a
-            found = self.convolutions[key] = Convolution(name, a, b, node.size, p, q)
-            self.inputs[name] = input_node(name, node.shape, node.dtype)
-        return self.inputs[found.name]
+    # ---- convolutions
+
+    def _sum(self, product):
+        """The place of a convolution in the order's graph: a node that a part of an input will replace."""
+        key = id(product.a), id(product.b), product.p, product.q
+        if key not in self.sums:
+            place = input_node(f"part_{len(self.sums) + 1}", product.a.shape, product.a.dtype)
+            self.sums[key] = _Sum(place, product.a, product.b, product.p, product.q)
+        return self.sums[key].place
+
+    def _convolutions(self):
+        """(Convolutions, {id(place): node}): those of a few elements with the same weights side by side in one."""
+        groups: dict[tuple, list[_Sum]] = {}
+        for number, found in enumerate(self.sums.values()):
+            alone = number if found.a.size > FEW else None
+            groups.setdefault((found.p, found.q, found.a is found.b, alone), []).append(found)
+        convolutions, parts = [], {}
+        for group in groups.values():
+            name, first = f"sum_{len(convolutions) + 1}", group[0]
+            a, b = (_joined([getattr(found, side) for found in group]) for side in "ab")
+            self.inputs[name] = joined = input_node(name, a.shape, a.dtype)
+            histories = self._history(a), self._history(b)
+            convolutions.append(Convolution(name, *histories, a.size, first.p, first.q))
+            start = 0
+            for found in group:
+                part = slice_(joined, starts=(start,), steps=(1,), shape=(found.a.size,)) if len(group) > 1 else joined
+                parts[id(found.place)] = reshape(part, shape=found.a.shape)
+                start += found.a.size
+        return tuple(convolutions), parts
 
     def _history(self, node):
         name = self.histories.get(id(node))
@@ -259,12 +285,31 @@ class _Builder:
         return as_bool(self.inputs[name]) if truth else self.inputs[name]
 
 
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """The convolution of a and b before it is known where it is put."""
+
+    place: Node
+    a: Node
+    b: Node
+    p: float
+    q: float
+
+
+def _joined(nodes):
+    """One node of the elements of several, or the only one itself."""
+    if len(nodes) == 1:
+        return nodes[0]
+    return concatenate(*(reshape(node, shape=(node.size,)) for node in nodes), axis=0)
+
+
 def _without_factors(product):
-    """The Product of what its nodes are multiples of, so that these need no histories of their own."""
+    """(the Product of what its nodes are multiples of, the number left out), so that x and c x share a history."""
+    if not product.by_element:
+        return product, 1.0
     (a, left), (b, right) = map(_multiple, (product.a, product.b))
-    if left * right == 1.0 or not product.by_element:
-        return product
-    return replace(product, a=a, b=b, p=left * right * product.p, q=left * right * product.q)
+    sign = -1.0 if product.p == 0.0 and product.q < 0.0 else 1.0
+    return replace(product, a=a, b=b, q=sign * product.q), sign * left * right
 
 
 def _multiple(node):
