@@ -22,14 +22,14 @@ def lower(function, name, layout="auto"):
         raise ArgumentError(
             f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}."
         )
+    if isinstance(function, (Jet, JetAdjoint)) and (layout == "array" or (layout == "auto" and not is_short(function))):
+        from odec.codegen.lower_series import lower_series
+
+        with contextlib.suppress(NoLoop):
+            return lower_series(function, name)
     if layout == "array" or (layout == "auto" and not is_small(function)):
         from odec.codegen.lower_array import lower_array
 
-        if isinstance(function, (Jet, JetAdjoint)):
-            from odec.codegen.lower_series import lower_series
-
-            with contextlib.suppress(NoLoop):
-                return lower_series(function, name)
         return lower_array(function, name)
     return lower_scalar(function, name)
 
@@ -42,6 +42,10 @@ def has_few_elements(function):
 def is_small(function):
     """Whether the scalar layout suits a graph."""
     calls = any(n.op.name == "call" for n in function.nodes)
+    return not calls and (is_short(function) or has_few_elements(function))
+
+
+def is_short(function):
+    """Whether straight-line code of a graph is short."""
     elements = sum(n.size for n in (*function.inputs.values(), *function.outputs.values()))
-    few = operation_count(function) + elements // 4 <= STRAIGHT_LINE
-    return not calls and (few or has_few_elements(function))
+    return operation_count(function) + elements // 4 <= STRAIGHT_LINE
