@@ -22,8 +22,10 @@ from odec.integrate.advance import advance_function
 from odec.integrate.run import Solver
 from odec.steppers.methods import method_named
 from odec.steppers.step import check_fits, dense_function, step_function
+from odec.steppers.taylor import INLINE, TaylorMethod
 from odec.transforms.jacobian import divergence, jacobian_values
 from odec.transforms.jvp import jvp
+from odec.transforms.scalar import operation_count
 from odec.transforms.sparsity import hessian_pattern, jacobian_pattern
 from odec.transforms.taylor import taylor
 from odec.transforms.vjp import vjp
@@ -266,7 +268,7 @@ class System:
                 how = {"commits": lanes > 1, "keeps": keeps, "tapes": tapes} if kernel == "advance" else {}
                 return self.compiled(kernel, lanes=lanes, shared=shared, method=record, **how)
 
-            lanes = best_lanes(self.dtype) if is_small(self.graph) else 1  # loops over arrays fill the vectors alone
+            lanes = best_lanes(self.dtype) if _suits_lanes(self.graph, record) else 1
             found = self._solvers[method] = Solver(self.compiled("rhs"), make, record, sizes, self.dtype, lanes)
         return found
 
@@ -426,6 +428,13 @@ class System:
 # kernels that call the right-hand side of a large model
 CALLING = ("step", "advance", "dense", "step_vjp", "kept_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
+
+
+def _suits_lanes(graph, record):
+    """Whether trajectories fill vectors side by side; loops over arrays, and over orders, fill them alone."""
+    if not is_small(graph):
+        return False
+    return not isinstance(record, TaylorMethod) or operation_count(taylor(graph, record.known_order)) <= INLINE
 
 
 def _step_function(system, method="auto"):
