@@ -271,6 +271,94 @@ def test_the_text_of_a_loop_shows_the_lines_of_the_model():
         assert "return [y[1], -9.81 / length * np.sin(y[0])" in body, function
 
 
+# ---- large models ----------------------------------------------------------------------------------------------
+
+
+@odec.dynamics
+def bodies(t, y, gm):
+    """n bodies at x (n, 3) that attract each other."""
+    x, v = y
+    apart = x[None, :, :] - x[:, None, :]
+    square = np.sum(apart * apart, axis=-1) + np.eye(len(x))
+    return v, np.sum((gm / (square * np.sqrt(square)))[:, :, None] * apart, axis=1)
+
+
+def series_of_bodies(y, gm, order):
+    """Their coefficients by NumPy; of w = s^(-3/2): k s_0 w_k = sum_{j=1..k} (-3 j/2 - (k - j)) s_j w_{k-j}."""
+    x, v, apart, square, weight = [y[0]], [y[1]], [], [], []
+    for k in range(order):
+        apart.append(x[k][None] - x[k][:, None])
+        square.append(sum((apart[j] * apart[k - j]).sum(axis=-1) for j in range(k + 1)) + (k == 0) * np.eye(len(gm)))
+        terms = ((-1.5 * j - (k - j)) * square[j] * weight[k - j] for j in range(1, k + 1))
+        weight.append(sum(terms) / (k * square[0]) if k else square[0] ** -1.5)
+        pulls = sum(((gm * weight[j])[:, :, None] * apart[k - j]).sum(axis=1) for j in range(k + 1))
+        x.append(v[k] / (k + 1))
+        v.append(pulls / (k + 1))
+    return np.stack(x), np.stack(v)
+
+
+@odec.dynamics
+def chain(t, y, alpha):
+    """The Fermi-Pasta-Ulam chain: springs with a quadratic part between fixed ends."""
+    x, v = y
+    stretch = np.diff(np.concatenate([[0.0], x, [0.0]]))
+    force = stretch + alpha * stretch**2
+    return v, force[1:] - force[:-1]
+
+
+def series_of_chain(y, alpha, order):
+    x, v, stretch = [y[0]], [y[1]], []
+    for k in range(order):
+        stretch.append(np.diff(np.concatenate([[0.0], x[k], [0.0]])))
+        force = stretch[k] + alpha * sum(stretch[j] * stretch[k - j] for j in range(k + 1))
+        x.append(v[k] / (k + 1))
+        v.append((force[1:] - force[:-1]) / (k + 1))
+    return np.stack(x), np.stack(v)
+
+
+@odec.dynamics
+def layers(t, y, first, second):
+    return second @ np.tanh(first @ y + 0.3)
+
+
+def series_of_layers(y, weights, order):
+    y, sums, values, slopes = [y], [], [], []
+    for k in range(order):
+        sums.append(weights[0] @ y[k] + 0.3 * (k == 0))
+        terms = (j * sums[j] * slopes[k - j] for j in range(1, k + 1))
+        values.append(sum(terms) / k if k else np.tanh(sums[0]))
+        slopes.append((k == 0) - sum(values[j] * values[k - j] for j in range(k + 1)))
+        y.append(weights[1] @ values[k] / (k + 1))
+    return np.stack(y)
+
+
+def check_rows(found, expected, tolerance):
+    """Each order to its own size: the largest difference over the largest coefficient."""
+    for k, (row, right) in enumerate(zip(found, expected, strict=True)):
+        assert np.abs(row - right).max() <= tolerance * np.abs(right).max(), k
+
+
+def test_hundred_bodies_to_order_20():
+    random = np.random.default_rng(1)
+    y, gm = (3.0 * random.normal(size=(100, 3)), random.normal(size=(100, 3))), random.uniform(0.5, 1.0, 100)
+    found = bodies.bind(y, (gm,)).taylor(0.0, y, gm, order=20)
+    for part, right in zip(found, series_of_bodies(y, gm, 20), strict=True):
+        check_rows(part, right, 1e-13)
+
+
+def test_a_chain_of_thousand_oscillators_to_order_20():
+    random = np.random.default_rng(2)
+    y = 0.5 * random.normal(size=1000), random.normal(size=1000)
+    for part, right in zip(chain.bind(y, (0.25,)).taylor(0.0, y, 0.25, order=20), series_of_chain(y, 0.25, 20)):
+        check_rows(part, right, 1e-14)
+
+
+def test_a_neural_network_to_order_40():
+    random = np.random.default_rng(3)
+    weights, y = (random.normal(size=(64, 16)) / 4, random.normal(size=(16, 64)) / 8), random.normal(size=16)
+    check_rows(layers.bind(y, weights).taylor(0.0, y, *weights, order=40), series_of_layers(y, weights, 40), 1e-12)
+
+
 # ---- convolutions ----------------------------------------------------------------------------------------------
 
 SIZES = {"float64": (1, 2, 3, 5, 8, 13, 16, 33, 65, 70), "float32": (1, 3, 7, 16, 31, 70)}
