@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from odec.errors import ShapeError, TraceError
-from odec.graph.node import coerce, input_node
+from odec.graph.node import coerce, dtype_is, input_node
 from odec.graph.op import OPS
 from odec.graph.structure import Leaf, children_of, describe, step_text
 from odec.graph.trace import call_model, unwrap, wrap
@@ -61,7 +61,8 @@ def flat_result(name, structure, result, dtype, what, duty):
     if result is None:
         raise TraceError(f"{name} returned None; {duty} with the shape of {what} (is the return missing?).")
     parts = []
-    _collect((name, what, duty), structure.root, unwrap(result), "", parts, dtype)
+    with dtype_is(dtype):  # of constant parts
+        _collect((name, what, duty), structure.root, unwrap(result), "", parts, dtype)
     flat = [reshape(p, shape=(p.size,)) for p in parts]
     return concatenate(*flat, axis=0)
 
@@ -78,7 +79,7 @@ def _collect(words, item, value, path, parts, dtype):
             node = coerce([array(value)], dtype)[0]
         except (TypeError, ValueError) as error:
             raise ShapeError(f"{name} returned{path} no array: {error}; {duty} with the shape of {what}.") from None
-        node = OPS["to_float"](node) if node.dtype == "bool" else node
+        node = OPS["to_float"](node) if node.dtype == "bool" else OPS["cast"](node, dtype=dtype)
         if node.shape != item.shape:
             where = f" for {what}{path}" if path else ""
             raise ShapeError(

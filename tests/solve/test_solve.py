@@ -92,6 +92,17 @@ def test_float32_state_with_float64_time():
     assert odec.solve(lorenz, (0.0, 1.0), y0, dtype=np.float64).ys.dtype == np.float64
 
 
+def test_parts_of_a_float32_model_of_another_dtype():
+    @odec.dynamics
+    def model(t, y):
+        return {"x": -y["x"].astype(np.float64), "clock": np.array([0.3, 1.0]), "on": y["x"] > 5.0}
+
+    y0 = {"x": np.float32(1.0), "clock": np.zeros(2, np.float32), "on": np.float32(0.0)}
+    sol = odec.solve(model, (0.0, 2.0), y0, rtol=1e-4, atol=1e-4)
+    assert sol.y1["clock"] == pytest.approx([0.6, 2.0], rel=1e-6) and sol.y1["clock"].dtype == np.float32
+    assert sol.y1["on"] == 0.0
+
+
 def test_float32_steps_that_float32_time_could_not_take():
     """At t = 1e6 the spacing of float32 is 1/16."""
     clock = odec.dynamics(lambda t, y: [np.cos(t - 1e6) + 0 * y[0], 1.0])
