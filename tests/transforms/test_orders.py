@@ -238,6 +238,14 @@ def test_machine_code_of_a_model_gives_the_unrolled_series(key, seed):
     check(run, jet, *point(key[0], seed))
 
 
+def test_coefficients_are_divided_by_their_order():
+    """A product by a rounded 1 / (k + 1) errs the same way in every step, and the energy of an orbit drifts."""
+    y = np.linspace(0.5, 3.0, 64)
+    jet = taylor(odec.dynamics(lambda t, y: -y).bind(y).graph, 12)
+    found = coefficients(loaded([lower(jet, "decay", "array")])["decay"], jet, y, [])
+    assert all(np.array_equal(found[k + 1], -found[k] / (k + 1)) for k in range(12))
+
+
 def test_models_without_products_have_no_convolutions():
     parts = {name: orders(graph(name)) for name in ("linear", "still", "driven", "riccati")}
     counts = {name: (len(found.convolutions), len(found.histories)) for name, found in parts.items()}
