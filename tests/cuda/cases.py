@@ -35,6 +35,11 @@ def network(t, z, w1, b1, w2):
 
 
 @odec.dynamics
+def mixed(t, y, gain):
+    return gain * (MIXING @ np.tanh(MIXING @ np.tanh(y))) - y
+
+
+@odec.dynamics
 def coupled(t, y, a):
     return np.linalg.solve(np.eye(3) + np.outer(y, y), a @ y) * np.linalg.det(a)
 
@@ -47,6 +52,7 @@ THIRD = odec.Event(lambda t, y: y["angle"], direction=-1, terminal=3)
 GRADIENT = "y0", "params", "t_eval", "t0", "t1"
 TIMES = np.linspace(0.0, 1.0, 4)
 RANDOM = np.random.default_rng(5)
+MIXING = np.linspace(-1.0, 1.0, 400).reshape(20, 20)
 
 # name -> (model, t_span, y0, params, batched, other arguments)
 CASES = {
@@ -68,6 +74,10 @@ CASES = {
         lorenz, (0.0, 0.5), np.ones((2, 3)), {"rho": np.array([1.0, 20.0])}, ("y0", "rho"),
         {"method": "rk4", "first_step": 0.05},
     ),
+    "a series": (
+        lorenz, (0.0, 0.5), np.ones((2, 3)), {"rho": np.array([1.0, 20.0])}, ("y0", "rho"),
+        {"method": "taylor", "t_eval": TIMES / 2},
+    ),
     "failures": (
         blow_up, (0.0, 1.0), [[1.0], [0.5], [3.0]], {"rate": np.array([2.0, 1.0, 1.0])}, ("y0", "rate"),
         {"max_steps": 60, "t_eval": TIMES},
@@ -88,6 +98,14 @@ LONGER = {
         tuple(RANDOM.normal(size=shape) for shape in ((3, 5), (5,), (5, 3))), "y0", {"t_eval": TIMES},
     ),
     "linear systems": (coupled, (0.0, 0.5), np.eye(3), (np.eye(3) + 0.1 * RANDOM.normal(size=(3, 3)),), "y0", {}),
+    "a series in a loop over the orders": (
+        mixed, (0.0, 1.0), RANDOM.normal(size=(3, 20)), (0.3,), "y0", {"method": "taylor", "rtol": 1e-10},
+    ),
+    "events along a series": (
+        pendulum, (0.0, 3.0), {"angle": np.array([0.5, 1.0, 0.2]), "speed": np.zeros(3)},
+        {"length": np.array([0.1, 1.0, 0.2])}, ("y0", "length"),
+        {"events": (THIRD, odec.Event(lambda t, y: y["speed"])), "method": "taylor", "rtol": 1e-10},
+    ),
     "many events": (
         pendulum, (0.0, 60.0), {"angle": np.array([0.5, 1.0, 0.2]), "speed": np.zeros(3)},
         {"length": np.array([0.01, 50.0, 0.02])}, ("y0", "length"),
