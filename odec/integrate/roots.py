@@ -181,7 +181,7 @@ def halve(b, order, left):
 def shape_of(b, order, unsure, least):
     """(extrema at most, sign of the slope at the start, at the end) of a polynomial on its interval.
 
-    (0, 0, 0) where it has no root there, or is zero to what is unsure; differences below `least` are zero
+    (0, 0, 0) where it has no root there, its error included, which is `unsure`; what is below `least` is zero
     """
     lowest, highest = b[0], b[0]
     changes, first, last = 0, 0, 0
@@ -195,7 +195,7 @@ def shape_of(b, order, unsure, least):
             elif new != last:
                 changes += 1
             last = new
-    if lowest > unsure or highest < -unsure or (lowest >= -unsure and highest <= unsure):
+    if lowest > unsure or highest < -unsure or (lowest >= -least and highest <= least):
         return 0, 0, 0
     return changes, first, last
 

@@ -12,6 +12,7 @@ from targets import python_events, python_solver, run
 import odec
 from odec import Event, Status
 from odec.event import event_functions, event_kernels
+from odec.integrate.roots import DEPTH, PLACES, separated
 from odec.steppers.methods import method_at
 from odec.steppers.taylor import TaylorMethod
 from odec.transforms.along import along
@@ -74,6 +75,7 @@ def distances(roots):
 
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=DEGREE, unique=True), st.booleans())
+@example([40, 41, 42, 43, 44, 45], False)
 @example([48, 49, 50, 51, 52, 53], False)
 @example([1, 2, 97, 98, 99], True)
 @example([25, 50, 75], False)
@@ -172,6 +174,22 @@ def test_a_function_without_series_at_a_point_is_sampled_there():
     out = solve(SWING, events, (0.0, 3.0), [0.0, 1.0], [0.0], max_step=0.25)
     assert out.status is Status.SUCCESS
     assert out.fired_t == pytest.approx([math.asin(0.75), math.pi - math.asin(0.75)], abs=1e-12)
+
+
+@given(st.lists(st.floats(-1.0, 1.0), min_size=6, max_size=16), st.sampled_from((0.3, 0.6, 0.9)))
+@example([0.0, 1.0, -1.0, 0.0, 0.0, 0.0], 0.9)
+def test_between_two_places_a_polynomial_changes_its_sign_once_at_most(numbers, ratio):
+    order = len(numbers) - 1
+    row = np.array(numbers) * ratio ** np.arange(order + 1)
+    places, side = np.ones(PLACES), int(np.sign(row[0]))
+    found = separated(row, order, 1.0, side, np.empty((DEPTH + 1) * (order + 1)), places, 1)
+    assert (np.diff(places[:found]) >= 0).all() and places[found - 1] == 1.0
+    x = np.linspace(0.0, 1.0, 4001)
+    values = np.polynomial.polynomial.polyval(x, row)
+    sure = np.abs(values) > 1e-14
+    for low, high in itertools.pairwise([0.0, *places[:found]]):
+        signs = np.sign(values[(x >= low) & (x <= high) & sure])
+        assert np.count_nonzero(np.diff(signs)) <= 1
 
 
 # ---- what follows --------------------------------------------------------------------------------------------------
