@@ -1,9 +1,5 @@
-"""The outer Solar System for 100,000 years to rounding, by Taylor series: what the energy loses.
+"""The outer Solar System for 100,000 years to rounding, by Taylor series: what the energy loses."""
 
-python examples/15_outer_solar_system.py [YEARS [PICTURE]]
-"""
-
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +27,7 @@ SPEEDS = 365 * np.array([  # in astronomical units a year of 365 days
 GRAVITY = (365 * 0.01720209895) ** 2
 NAMES = "Sun", "Jupiter", "Saturn", "Uranus", "Neptune", "Pluto"
 ROUNDING = 2.0**-53
-PICTURE = Path(__file__).with_suffix(".png")
+YEARS = 1e5
 
 
 def pairs(masses, gravity):
@@ -64,9 +60,9 @@ def energy(masses, gravity, q, v):
     return kinetic - gravity * np.sum(masses[i] * masses[j] / distances, axis=1)
 
 
-def main(years="1e5", picture=PICTURE):
+def main():
     model, y0 = attracting(MASSES, GRAVITY), {"q": POSITIONS, "v": SPEEDS}
-    sol = odec.solve(model, (0.0, float(years)), y0, method="taylor", rtol=2.2e-16, atol=2.2e-16, max_steps=10**9)
+    sol = odec.solve(model, (0.0, YEARS), y0, method="taylor", rtol=2.2e-16, atol=2.2e-16, max_steps=10**9)
     total = energy(MASSES, GRAVITY, sol.ys["q"], sol.ys["v"])
     error = np.abs(total[1:] / total[0] - 1).astype(float)
     print(f"{sol.stats['steps']:,} steps in {sol.stats['solve_seconds']:.1f} s: energy kept to {error.max():.1e}")
@@ -87,9 +83,10 @@ def main(years="1e5", picture=PICTURE):
     right.loglog(times, law, color="black", label=r"$2^{-53}\sqrt{\mathrm{steps}}$")
     right.set(xlabel="years", ylim=(1e-18, None), title="What the energy loses")
     right.legend(loc="upper left")
-    figure.savefig(picture, dpi=150)
-    print("saved", Path(picture).name)
+    path = Path(__file__).with_suffix(".png")
+    figure.savefig(path, dpi=150)
+    print("saved", path.name)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
