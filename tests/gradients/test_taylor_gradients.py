@@ -101,12 +101,19 @@ def test_forward_and_reverse_derivatives_are_transposed():
 
 
 def test_second_derivatives():
-    loss = lambda ys: np.sum(W * ys**2)
-    given = {"loss": loss, "tangents": (np.array([1.0, 0.5]), None), "t_eval": TIMES}
-    _, _, product = odec.hessian_vector_product(pendulum, SPAN, Y0, P, **given, **HOW)
-    _, _, expected = odec.hessian_vector_product(pendulum, SPAN, Y0, P, **given, **REFERENCE)
-    np.testing.assert_allclose(product.y0, expected.y0, rtol=1e-7)
-    np.testing.assert_allclose(product.params, expected.params, rtol=1e-7)
+    """Against differences of gradients."""
+    loss, v, step = lambda ys: np.sum(W * ys**2), np.array([1.0, 0.5]), 1e-4
+    _, _, product = odec.hessian_vector_product(
+        pendulum, SPAN, Y0, P, loss=loss, tangents=(v, None), t_eval=TIMES, **HOW
+    )
+
+    def gradient_at(y0):
+        sol, pullback = odec.solve_vjp(pendulum, SPAN, y0, P, t_eval=TIMES, **HOW)
+        found = pullback(2 * W * sol.ys)
+        return np.array([*found.y0, *found.params])
+
+    expected = (gradient_at(Y0 + step * v) - gradient_at(Y0 - step * v)) / (2 * step)
+    np.testing.assert_allclose([*product.y0, *product.params], expected, rtol=1e-5)
 
 
 def test_gradients_of_event_times():
@@ -152,18 +159,15 @@ def test_members_of_an_ensemble_have_the_gradients_of_single_solves():
     assert found.params[0] == pytest.approx(gravity, rel=1e-9)
 
 
-MIXING = np.linspace(-1.0, 1.0, 100).reshape(10, 10)
-
-
 @odec.dynamics
 def springs(t, y, a):
     apart = y[:, None] - y[None]
-    return a[0] * (MIXING @ np.tanh(MIXING @ y + a[1] * t)) - a[2] * np.sum(apart / (1 + apart**2) ** 1.5, axis=1)
+    return -a[0] * np.sum(apart / (1 + apart**2) ** 1.5, axis=1) + a[1] * t
 
 
 def test_a_large_model_whose_series_is_a_loop_over_the_orders():
     """Order 16: the reverse of the unrolled series would take minutes to compile."""
-    given = {"model": springs, "y0": np.linspace(-1.0, 1.0, 10) ** 3, "params": (np.array([0.5, 0.3, 0.2]),)}
+    given = {"model": springs, "y0": np.linspace(-1.0, 1.0, 10) ** 3, "params": (np.array([0.2, 0.3]),)}
     given |= {"span": (0.0, 2.0), "times": (), "weights": np.ones((1, 10)), "atol": 1e-13}
     expected = gradient(**given, method="tsit5", rtol=1e-12)
     assert_alike(gradient(**given, method="taylor", rtol=1e-13), expected, 1e-9)
