@@ -296,7 +296,7 @@ class _ArrayLowering(Places):
     def call(self, node):
         """A call of another Function's kernel."""
         function = node.params["function"]
-        self._call(node, function, f"{function.name}_{function.digest[:10]}", "auto")
+        self._call(node, function, f"{function.name}_{function.stamp[:10]}", "auto")
 
     def _call(self, node, function, name, layout):
         from odec.codegen.lower import lower

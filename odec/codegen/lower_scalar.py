@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from odec.codegen.kernel import Argument, Assign, Element, Index, Kernel, Literal, Local, Names, Return
 from odec.graph.node import CONSTANT, INPUT, scalar_value, topological
 from odec.transforms.scalar import expand
@@ -17,7 +19,10 @@ RESERVED = {"np", "work", "float", "abs", "range", "True", "False", "None", "sig
 def signature(function, extra=()):
     """The arguments of a function's kernel: inputs, then outputs, flat."""
     inputs = [Argument(name, n.size, n.dtype, shape=n.shape) for name, n in function.inputs.items()]
-    outputs = [Argument(name, n.size, n.dtype, written=True, shape=n.shape) for name, n in function.outputs.items()]
+    outputs = [
+        Argument(name, math.prod(shape), dtype, written=True, shape=shape)
+        for name, (shape, dtype) in function.kinds.items()
+    ]
     return (*inputs, *outputs, *extra)
 
 

@@ -24,6 +24,17 @@ class Function:
         self._digest = None
 
     @property
+    def kinds(self):
+        """(shape, dtype) of the outputs, by name."""
+        return {name: (node.shape, node.dtype) for name, node in self.outputs.items()}
+
+    @property
+    def result(self):
+        """(shape, dtype) of the only output."""
+        (kind,) = self.kinds.values()
+        return kind
+
+    @property
     def nodes(self):
         """Every node, inputs first, then in an order in which each follows what it needs."""
         if self._order is None:
@@ -102,6 +113,11 @@ class Function:
             text.update(repr((list(self.inputs), outputs)).encode())
             self._digest = text.hexdigest()
         return self._digest
+
+    @property
+    def stamp(self):
+        """What tells Functions apart in names of kernels, equal in every process."""
+        return self.digest
 
     def __str__(self):
         from odec.graph.show import listing

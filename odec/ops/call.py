@@ -30,8 +30,8 @@ def _evaluate(*arrays, function):
 
 call = Op(
     "call", "call", "f(*inputs) for a Function f of one output",
-    shape=lambda *shapes, function: result_of(function).shape,
-    dtype=lambda *dtypes, function: result_of(function).dtype, evaluate=_evaluate,
+    shape=lambda *shapes, function: function.result[0], dtype=lambda *dtypes, function: function.result[1],
+    evaluate=_evaluate,
     scalarise=lambda *parts, function: RULES["scalarise"](*parts, function=function), build=_build,
     jvp=lambda node, tangents: RULES["jvp"](node, tangents),
     vjp=lambda node, g, wanted=None: RULES["vjp"](node, g, wanted),

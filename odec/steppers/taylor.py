@@ -19,7 +19,6 @@ from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.statistics import np_max
 from odec.ops.structure import concatenate, reshape, slice_
 from odec.steppers.runge_kutta import evaluation, in_dtype, named, scale_of, sum_of_squares, zero_if_finite
-from odec.transforms.scalar import operation_count
 from odec.transforms.taylor import kink, taylor
 
 INLINE = 5_000  # scalar operations up to which the series is straight-line code; beyond, loops over the orders
@@ -209,7 +208,7 @@ def centred(order):
 def coefficients(f, method, t, y, p):
     """(order + 1, n): unrolled where that is straight-line code of some length, else the call of a kernel."""
     jet = taylor(f, method.known_order)
-    if operation_count(jet) <= INLINE:
+    if jet.operations <= INLINE:
         return jet(t, y, p)["coefficients"]
     return call(jet, t, y, p)
 

@@ -15,12 +15,13 @@ from odec.transforms.jvp import jvp
 from odec.transforms.scalar import expand, operation_count
 from odec.transforms.sparsity import propagated
 from odec.transforms.tape import call_vjp
-from odec.transforms.taylor import Series
+from odec.transforms.taylor import Jet, Series
 
 
 def _called(function, *args):
     """The call, or None where the result is zero by structure."""
-    return None if function is None or is_structural_zero(result_of(function)) else call(function, *args)
+    zero = function is None or (not isinstance(function, Jet) and is_structural_zero(result_of(function)))
+    return None if zero else call(function, *args)
 
 
 def _jvp(node, tangents):
@@ -70,6 +71,10 @@ def _scalarise(*parts, function):
     return result
 
 
+def _cost(function):
+    return function.operations if isinstance(function, Jet) else operation_count(function)
+
+
 def _reach(node, masks):
     function = node.params["function"]
     (result,) = propagated(function, {id(i): m for i, m in zip(function.inputs.values(), masks, strict=True)}).values()
@@ -77,5 +82,5 @@ def _reach(node, masks):
 
 
 RULES.update(
-    jvp=_jvp, vjp=call_vjp, taylor=_Coefficients, scalarise=_scalarise, reach=_reach, cost=operation_count,
+    jvp=_jvp, vjp=call_vjp, taylor=_Coefficients, scalarise=_scalarise, reach=_reach, cost=_cost,
 )  # fmt: skip

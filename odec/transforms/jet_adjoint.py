@@ -36,7 +36,7 @@ class JetAdjoint(Function):
         pulled = vjp(f, list(f.inputs))
         self.names = "y", *(name for name in others if _moves(pulled.outputs[f"{name}_bar"]))
         self.model, self.order = _adjoint_model(f, pulled, self.names[1:]), jet.order
-        bar = input_node(free_name("coefficients_bar", f.inputs), result_of(jet).shape, f.inputs["y"].dtype)
+        bar = input_node(free_name("coefficients_bar", f.inputs), jet.result[0], f.inputs["y"].dtype)
         inputs = {**f.inputs, bar.params["name"]: bar}
         super().__init__(f"{jet.name}_vjp", inputs, {"bars": _unrolled(self.model, f, self.order, bar)})
 

@@ -6,12 +6,14 @@ coefficient of f along the solution [jorba2005].
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 
 from odec.graph.function import Function
 from odec.graph.node import CONSTANT, INPUT, constant, current_line, set_line, structural_zero
 from odec.graph.op import zero
 from odec.ops.families import taylor_by_jvp
+from odec.ops.recurrence import Same
 from odec.ops.structure import concatenate, reshape
 
 
@@ -67,14 +69,52 @@ class Series:
 
 
 class Jet(Function):
-    """Taylor coefficients unrolled into a graph, and what they are of: loops over the orders need only that.
+    """Taylor coefficients (order + 1, *y.shape), and what they are of: loops over the orders need only that, so the
+    graph in which they are unrolled is made when it is first looked at.
 
     model : Function (t: (), y: (n,), ...) -> (n,); order : of the last coefficient
     """
 
-    def __init__(self, model, order, outputs):
-        super().__init__(f"{model.name}_taylor{order}", model.inputs, outputs)
-        self.model, self.order = model, order
+    def __init__(self, model, order, time, state):
+        self.name, self.inputs, self.model, self.order = f"{model.name}_taylor{order}", model.inputs, model, order
+        self._moving, self._order, self._digest, self._outputs = (time, state), None, None, None
+
+    @property
+    def outputs(self):
+        """{"coefficients": node}"""
+        if self._outputs is None:
+            self._outputs = {"coefficients": _unrolled(self.model, self.order, *self._moving)}
+        return self._outputs
+
+    @property
+    def kinds(self):
+        """(shape, dtype) of the outputs, by name."""
+        y = self.inputs[self._moving[1]]
+        return {"coefficients": ((self.order + 1, *y.shape), y.dtype)}
+
+    @property
+    def stamp(self):
+        """What tells Functions apart, without the graph."""
+        said = repr((self.model.digest, self.order, self._moving))
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    @property
+    def operations(self):
+        """How many scalar operations the unrolled graph takes, roughly."""
+        series = Series({self.inputs[name]: [] for name in self._moving})
+        stack, seen, count = [*self.model.nodes], set(), 0
+        while stack:
+            node = stack.pop()
+            if id(node) in seen or node.op in (INPUT, CONSTANT):
+                continue
+            seen.add(id(node))
+            rule = None if series.is_constant(node) else series.rule(node)
+            products = getattr(rule, "products", ())
+            terms = sum(0.5 if p.a is p.b else 1.0 for p in products if not series.is_constant(p.b))
+            count += node.op.cost(node) * (1 + self.order) if not terms else 0
+            count += terms * node.size * self.order * (self.order + 1)
+            stack += [p.b for p in products] + ([rule.other] if isinstance(rule, Same) else [])
+        return int(count)
 
 
 _jets: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # (id of a model, order): a Jet keeps its model
@@ -88,7 +128,7 @@ def taylor(function, order, time="t", state="y"):
     key = id(function), order, time, state
     found = _jets.get(key)
     if found is None:
-        found = _jets[key] = _unrolled(function, order, time, state)
+        found = _jets[key] = Jet(function, order, time, state)
     return found
 
 
@@ -105,7 +145,7 @@ def _unrolled(function, order, time, state):
         zero = structural_zero(y.dtype, y.shape)
         curve[y].append(zero if part is None else part * (1.0 / (k + 1)))
     rows = [reshape(c, shape=(1, *y.shape)) for c in curve[y]]
-    return Jet(function, order, {"coefficients": concatenate(*rows, axis=0)})
+    return concatenate(*rows, axis=0)
 
 
 ANALYTIC = ("cast",)  # of the ops whose rule is a linear map chosen at the point
