@@ -10,7 +10,7 @@ import hashlib
 import weakref
 
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, constant, current_line, set_line, structural_zero
+from odec.graph.node import CONSTANT, INPUT, constant, current_line, scalar_value, set_line, structural_zero
 from odec.graph.op import zero
 from odec.ops.families import taylor_by_jvp
 from odec.ops.recurrence import Same
@@ -149,11 +149,12 @@ def _unrolled(function, order, time, state):
 
 
 ANALYTIC = ("cast",)  # of the ops whose rule is a linear map chosen at the point
+BRANCHING = ("sqrt", "cbrt", "hypot", "arctan2", "arcsin", "arccos", "arccosh")  # finite at a branch point
 
 
 def kink(function, moving=("t", "y")):
-    """The first node of a Function that depends on the inputs named `moving` and is not analytic: a choice, a rounding,
-    a table; None where there is none."""
+    """The first node of a Function that depends on the inputs named `moving` and is not analytic where it is finite: a
+    choice, a rounding, a table, a root at 0; None where there is none."""
     series = Series({function.inputs[name]: [] for name in moving})
     for node in function.nodes:
         if node.op in (INPUT, CONSTANT) or series.is_constant(node):
@@ -164,6 +165,16 @@ def kink(function, moving=("t", "y")):
             found = kink(callee, [name for name, i in pairs if not series.is_constant(i)])
             if found is not None:
                 return found
-        elif node.op.taylor in (zero, taylor_by_jvp) and node.op.name not in ANALYTIC:
+        elif _can_kink(node):
             return node
     return None
+
+
+def _can_kink(node):
+    """Whether an op is finite where it is not analytic. A negative power grows too large to be stepped over."""
+    if node.op.name == "pow":
+        exponent = scalar_value(node.inputs[1])
+        return exponent is None or exponent > 0.0
+    if node.op.taylor in (zero, taylor_by_jvp):
+        return node.op.name not in ANALYTIC
+    return node.op.name in BRANCHING
