@@ -12,6 +12,7 @@ from odec.transforms.scalar import operation_count
 from odec.transforms.taylor import Jet
 
 STRAIGHT_LINE = 5_000  # scalar operations and outputs up to which straight-line code pays in any case
+LONGEST_LINE = 8 * STRAIGHT_LINE  # up to which it is for series that no loop finds, whose array code is longer still
 FEW_ELEMENTS = 4  # scalar operations a node up to which loops would hardly be shorter than straight-line code
 LAYOUTS = ("auto", "scalar", "array")
 
@@ -27,6 +28,8 @@ def lower(function, name, layout="auto"):
 
         with contextlib.suppress(NoLoop):
             return lower_series(function, name)
+        if layout == "auto" and operation_count(function) <= LONGEST_LINE:
+            return lower_scalar(function, name)
     if layout == "array" or (layout == "auto" and not is_small(function)):
         from odec.codegen.lower_array import lower_array
 

@@ -112,7 +112,7 @@ class Jet(Function):
             products = getattr(rule, "products", ())
             terms = sum(0.5 if p.a is p.b else 1.0 for p in products if not series.is_constant(p.b))
             count += node.op.cost(node) * (1 + self.order) if not terms else 0
-            count += terms * node.size * self.order * (self.order + 1)
+            count += terms * max(2 * node.size, node.op.cost(node)) * self.order * (self.order + 1) / 2
             stack += [p.b for p in products] + ([rule.other] if isinstance(rule, Same) else [])
         return int(count)
 
