@@ -57,8 +57,7 @@ class _SeriesLowering:
         order, n = self.jet.order, self.n
         tables = {"next_orders": np.arange(2.0, max(order, 2) + 1).astype(self.dtype), "times": self._times()}
         self._allocate()
-        start = Assign(_at("coefficients", 0, ("i", 1)), None, (_at("y", 0, ("i", 1)),))
-        self.body.append(Loop("i", n, [start], vector=True))
+        self.body.append(_each(n, _copied(_at("coefficients", 0, ("i", 1)), _at("y", 0, ("i", 1)))))
         if order > 0:
             self.body.append(self._call_start(_at("coefficients", n)))
         if order > 1:

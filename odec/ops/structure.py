@@ -308,6 +308,12 @@ put_add = linear(
 # ---- scalars in and out -----------------------------------------------------------------------------------
 
 
+def row(x, k):
+    """The k-th row (n,) of (rows, n)."""
+    n = x.shape[1]
+    return reshape(slice_(x, starts=(k, 0), steps=(1, 1), shape=(1, n)), shape=(n,))
+
+
 def element(x, place):
     """The scalar at flat position `place` of an input: where a scalar graph begins."""
     return intern(take, [x], {"index": _element_table(place)}, (), x.dtype)

@@ -6,7 +6,7 @@ from odec.graph.function import Function
 from odec.graph.op import OPS
 from odec.ops.call import call
 from odec.ops.families import broadcast_to, total
-from odec.ops.structure import reshape, slice_
+from odec.ops.structure import row
 from odec.steppers.hermite import hermite, stacked
 from odec.steppers.tableaus import rounded
 from odec.transforms.scalar import operation_count
@@ -53,16 +53,16 @@ def runge_kutta_dense(f, tableau, t, h, y, p, f0, y1, f1, k):
     if tableau.dense is None:
         return Function("dense", inputs, {"q": hermite(size, y, f0, y1, f1)})
     slopes = [f0, *(None for _ in range(1, tableau.stages))]
-    for row, i in enumerate(tableau.kept):
-        slopes[i] = reshape(slice_(k, starts=(row, 0), steps=(1, 1), shape=(1, y.size)), shape=y.shape)
+    for place, i in enumerate(tableau.kept):
+        slopes[i] = row(k, place)
     if tableau.fsal:
         slopes[-1] = f1
     else:
         slopes.append(f1)
     rhs = evaluation(f, len(tableau.extra_a))
     nodes = (*tableau.c, *((1,) if not tableau.fsal else ()), *tableau.extra_c)
-    for i, (c, row) in enumerate(zip(tableau.extra_c, tableau.extra_a)):
-        stage = _combined(y, size, rounded(row, nodes, y.dtype), slopes)
+    for i, (c, a) in enumerate(zip(tableau.extra_c, tableau.extra_a)):
+        stage = _combined(y, size, rounded(a, nodes, y.dtype), slopes)
         slopes.append(named(rhs(t + float(c) * h, stage, p), f"extra{i + 1}"))
     scale = broadcast_to(size, y.shape)
     inner = [scale * _weighted(column, slopes) for column in zip(*tableau.centred)]
@@ -87,6 +87,11 @@ def in_dtype(h, y):
     return h if y.dtype == "float64" else OPS["cast"](h, dtype=y.dtype)
 
 
+def in_double(x):
+    """A node in double precision."""
+    return OPS["cast"](x, dtype="float64")
+
+
 def named(node, name):
     """The node, named for readers of the generated code unless it has a name."""
     if node.name is None:
@@ -96,8 +101,7 @@ def named(node, name):
 
 def zero_if_finite(x):
     """A float64 number that is 0, or nan where an element of x is not finite."""
-    zero = OPS["sum"](x * 0.0, axes=(0,))
-    return zero if zero.dtype == "float64" else OPS["cast"](zero, dtype="float64")
+    return in_double(OPS["sum"](x * 0.0, axes=(0,)))
 
 
 def scale_of(y, y1, rtol, atol):
@@ -108,8 +112,7 @@ def scale_of(y, y1, rtol, atol):
 
 def sum_of_squares(ratio):
     """A float64 number."""
-    sum_ = OPS["sum"](ratio * ratio, axes=(0,))
-    return sum_ if sum_.dtype == "float64" else OPS["cast"](sum_, dtype="float64")
+    return in_double(OPS["sum"](ratio * ratio, axes=(0,)))
 
 
 def _weighted(coefficients, k):

@@ -17,8 +17,17 @@ from odec.ops.families import broadcast_to
 from odec.ops.linalg import matmul
 from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.statistics import np_max
-from odec.ops.structure import concatenate, reshape, slice_
-from odec.steppers.runge_kutta import evaluation, in_dtype, named, scale_of, sum_of_squares, zero_if_finite
+from odec.ops.structure import concatenate, row
+from odec.steppers.hermite import stacked
+from odec.steppers.runge_kutta import (
+    evaluation,
+    in_double,
+    in_dtype,
+    named,
+    scale_of,
+    sum_of_squares,
+    zero_if_finite,
+)
 from odec.transforms.taylor import kink, taylor
 
 INLINE = 5_000  # scalar operations up to which the series is straight-line code; beyond, loops over the orders
@@ -171,7 +180,7 @@ def taylor_size(f, method, t, y, p, rtol, atol):
     size = OPS["abs"]
     weight = 1.0 / (atol + rtol * size(y))
     before, last = (np_max(size(row(series, k)) * weight, axis=0) for k in (order - 1, order))
-    logs = [-(1.0 / k) * rough_log2(_float64(x)) for k, x in ((order - 1, before), (order, last))]
+    logs = [-(1.0 / k) * rough_log2(in_double(x)) for k, x in ((order - 1, before), (order, last))]
     logs[1] = logs[1] - 2.0 * LOG2_E / order
     least = OPS["where"](OPS["lt"](*logs), *logs)
     return named(rough_exp2(least - 0.7 * LOG2_E / (order - 1)), "size")
@@ -185,10 +194,8 @@ def taylor_dense(f, method, t, h, y, p, f0, y1, f1, k):
     for m in range(1, order + 1):
         terms.append(broadcast_to(power, y.shape) * row(k, m))
         power = power * size
-    terms = concatenate(*(reshape(x, shape=(1, y.size)) for x in terms), axis=0)
-    q = matmul(constant(centred(order), y.dtype), terms)
-    change = reshape(y1 - y, shape=(1, y.size))
-    return Function("dense", inputs, {"q": concatenate(change, q, axis=0)})
+    q = matmul(constant(centred(order), y.dtype), stacked(terms, y))
+    return Function("dense", inputs, {"q": concatenate(stacked([y1 - y], y), q, axis=0)})
 
 
 @functools.cache
@@ -213,12 +220,6 @@ def coefficients(f, method, t, y, p):
     return call(jet, t, y, p)
 
 
-def row(series, k):
-    """(n,) of (rows, n)."""
-    n = series.shape[1]
-    return reshape(slice_(series, starts=(k, 0), steps=(1, 1), shape=(1, n)), shape=(n,))
-
-
 def _increment(series, h, y):
     """sum_{k>=1} y_k h^k, the even and the odd powers apart: half of the additions that wait for each other."""
     order = series.shape[0] - 1
@@ -233,7 +234,3 @@ def _increment(series, h, y):
         parts.append(total)
     odd, even = parts
     return step * (odd + step * even)
-
-
-def _float64(x):
-    return x if x.dtype == "float64" else OPS["cast"](x, dtype="float64")

@@ -6,12 +6,10 @@ import numpy as np
 
 from odec.graph.function import Function
 from odec.graph.node import CONSTANT, INPUT, constant, input_node, structural_zero, topological
-from odec.graph.op import OPS, zero
 from odec.ops.call import result_of
-from odec.ops.families import taylor_by_jvp
-from odec.ops.structure import concatenate, reshape, slice_
+from odec.ops.structure import concatenate, reshape, row, slice_
 from odec.transforms.orders import inlined
-from odec.transforms.taylor import Series
+from odec.transforms.taylor import Series, is_piecewise
 
 
 def along(function, order):
@@ -34,16 +32,14 @@ def along(function, order):
     given = {name: input_node(name, shape, dtype) for name, shape, dtype in (
         ("t", (), t.dtype), ("k", (order + 1, *y.shape), y.dtype), ("p", p.shape, p.dtype),
     )}  # fmt: skip
-    coefficients = (_coefficient(given["k"], j) for j in range(order + 1))
+    coefficients = (row(given["k"], j) for j in range(order + 1))
     return Function("series", given, unrolled(given["t"], *coefficients, given["p"]))
 
 
 def is_smooth(node, series):
     """Whether no op on the way from what moves to a node has a kink or a jump."""
-    return all(
-        n.op in (INPUT, CONSTANT, OPS["cast"]) or series.is_constant(n) or n.op.taylor not in (taylor_by_jvp, zero)
-        for n in topological([node])
-    )
+    moving = (n for n in topological([node]) if n.op not in (INPUT, CONSTANT) and not series.is_constant(n))
+    return not any(is_piecewise(n.op) for n in moving)
 
 
 def _row(series, value, order):
@@ -57,8 +53,3 @@ def _row(series, value, order):
         part = series(value, k)
         found.append(structural_zero(value.dtype, (1, 1)) if part is None else reshape(part, shape=(1, 1)))
     return concatenate(*found, axis=1)
-
-
-def _coefficient(k, j):
-    """(n,), row j of k (order + 1, n)."""
-    return reshape(slice_(k, starts=(j, 0), steps=(1, 1), shape=(1, k.shape[1])), shape=k.shape[1:])

@@ -16,7 +16,7 @@ from odec.graph.node import constant, current_line, input_node, is_structural_ze
 from odec.graph.op import OPS
 from odec.ops.call import result_of
 from odec.ops.rearranging import along
-from odec.ops.structure import concatenate, reshape
+from odec.ops.structure import concatenate, reshape, row
 from odec.transforms.jvp import free_name
 from odec.transforms.taylor import Series
 from odec.transforms.vjp import vjp
@@ -65,7 +65,7 @@ def _flat(part, dtype):
 def _unrolled(model, f, order, bar):
     """The cotangents of y and of what moves beside it, flat, as a node of t, y, p and those of the coefficients."""
     (t, z, _), n, rate = model.inputs.values(), f.inputs["y"].size, result_of(model)
-    weight = lambda k: reshape(along(bar, 0, k, k + 1), shape=(n,))
+    weight = lambda k: row(bar, k)
     curve = {t: [t, constant(1.0, t.dtype)], z: [z]}
     series, before = Series(curve), current_line()
     for k in range(order):

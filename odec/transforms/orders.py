@@ -32,7 +32,7 @@ from odec.ops.families import broadcast_to, total
 from odec.ops.linalg import matmul
 from odec.ops.recurrence import Same
 from odec.ops.structure import concatenate, reshape, slice_
-from odec.transforms.simplify import rebuilt
+from odec.transforms.simplify import rebuilt, rewritten
 from odec.transforms.taylor import Series
 
 FEW = 8  # elements up to which convolutions are joined, so that together they fill vectors
@@ -92,8 +92,7 @@ def inlined(function):
 
     if not any(node.op is call for node in function.nodes):
         return function
-    new = rebuilt(function.nodes, replaced)
-    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+    return rewritten(function, replaced)
 
 
 def result_of_call(callee, inputs):
@@ -116,8 +115,7 @@ def _products_by_element(function, time, state):
         right = broadcast_to(reshape(b, shape=(*lead, 1, k, n)), wide)
         return OPS["sum"](left * right, axes=(last + 1,))
 
-    new = rebuilt(function.nodes, replaced)
-    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+    return rewritten(function, replaced)
 
 
 def _series(function, time, state):

@@ -28,6 +28,12 @@ def rebuilt(nodes, replaced):
     return new
 
 
+def rewritten(function, replaced):
+    """The Function of the nodes as `rebuilt` makes them."""
+    new = rebuilt(function.nodes, replaced)
+    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+
+
 def array_form(function):
     """A Function as array code computes it best.
 
@@ -49,8 +55,7 @@ def array_form(function):
             return part_of_product(inputs[0], node)
         return summed_product(inputs[0]) if found == [node] and node.params.get("axes") == (0,) else None
 
-    new = rebuilt(function.nodes, replaced)
-    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+    return rewritten(function, replaced)
 
 
 def _readers(function):

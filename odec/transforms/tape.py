@@ -29,7 +29,7 @@ from odec.ops.structure import concatenate, reshape, slice_, update
 from odec.transforms.derived import known, once
 from odec.transforms.jet_adjoint import JetAdjoint
 from odec.transforms.jvp import free_name
-from odec.transforms.simplify import rebuilt
+from odec.transforms.simplify import rewritten
 from odec.transforms.taylor import Jet
 from odec.transforms.vjp import needing, vjp
 
@@ -81,8 +81,7 @@ def taped(function, wrt=None):
         forward = taped_callee(callee, moving[callee]) if callee in moving else None
         return None if forward is None else _part(call(forward, *inputs), 0, node.shape)
 
-    new = rebuilt(function.nodes, replaced)
-    return Function(function.name, function.inputs, {name: new[id(n)] for name, n in function.outputs.items()})
+    return rewritten(function, replaced)
 
 
 def taped_calls(function):
@@ -92,8 +91,7 @@ def taped_calls(function):
 
 def with_results(function, results):
     """A Function with the outputs of another, in which some nodes are known: {id: node in their place}."""
-    new = rebuilt(function.nodes, lambda node, _: results.get(id(node)))
-    return {name: new[id(n)] for name, n in function.outputs.items()}
+    return rewritten(function, lambda node, _: results.get(id(node))).outputs
 
 
 def _moving(function, wrt):
@@ -225,9 +223,8 @@ def _backward(tape, names):
     *inputs, (label, bar) = pulled.inputs.items()
     packed = input_node(free_name("packed", pulled.inputs), (tape.size,), bar.dtype)
     kept = {id(n): _part(packed, place, n.shape) for n, place in tape.places.items()}
-    new = rebuilt(pulled.nodes, lambda node, _: kept.get(id(node)))
     ports = {**dict(inputs), packed.params["name"]: packed, label: bar}
-    outputs = {name: new[id(n)] for name, n in pulled.outputs.items()}
+    outputs = with_results(pulled, kept)
     return _bars(Function(f"{tape.graph.name}_backward", ports, outputs), names)
 
 

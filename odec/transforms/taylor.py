@@ -48,10 +48,7 @@ class Series:
         """How the coefficients of a node follow from others, None for zero."""
         known = self._rules.get(id(node))
         if known is None:
-            known = self._rules[id(node)] = (
-                node.op.taylor(node, self),
-                node,
-            )  # keeps the node, so its id stays its own
+            known = self._rules[id(node)] = node.op.taylor(node, self), node  # the node, so that its id stays its own
         return known[0]
 
     def is_constant(self, node):
@@ -148,7 +145,6 @@ def _unrolled(function, order, time, state):
     return concatenate(*rows, axis=0)
 
 
-ANALYTIC = ("cast",)  # of the ops whose rule is a linear map chosen at the point
 BRANCHING = ("sqrt", "cbrt", "hypot", "arctan2", "arcsin", "arccos", "arccosh")  # finite at a branch point
 
 
@@ -175,6 +171,9 @@ def _can_kink(node):
     if node.op.name == "pow":
         exponent = scalar_value(node.inputs[1])
         return exponent is None or exponent > 0.0
-    if node.op.taylor in (zero, taylor_by_jvp):
-        return node.op.name not in ANALYTIC
-    return node.op.name in BRANCHING
+    return node.op.name in BRANCHING or is_piecewise(node.op)
+
+
+def is_piecewise(op):
+    """Whether coefficients follow from a linear map that is chosen at the point, or are zero: choices, tables."""
+    return op.taylor in (zero, taylor_by_jvp) and op.name != "cast"
