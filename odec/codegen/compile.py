@@ -10,12 +10,11 @@ import functools
 import threading
 import weakref
 
-import numpy as np
-
 from odec.codegen import blas, cache
 from odec.codegen.kernel import Argument
 from odec.codegen.print_llvm import print_llvm
 from odec.codegen.targets import cpu_target, has_libmvec
+from odec.codegen.workspace import aligned
 from odec.errors import CompileError
 
 _lock = threading.RLock()
@@ -146,7 +145,7 @@ class CompiledKernel:
 
     def run(self, *arrays):
         """As a call, without checks."""
-        work = np.empty(self.work_size, self.dtype)
+        work = aligned(self.work_size, self.dtype)
         self._call(*map(address, arrays), address(work))
 
     @property

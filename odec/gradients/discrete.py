@@ -16,6 +16,7 @@ import numpy as np
 from odec.codegen.compile import address
 from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
+from odec.codegen.workspace import aligned
 from odec.gradients import backward as at
 from odec.gradients.backward import KeptPulls, Pulls, Tape, pull_back, slope_along, take_rows
 from odec.gradients.crossings import Crossings
@@ -133,7 +134,7 @@ class _Run:
         self.times_bar, self.p_sum = np.zeros(rows if adjoint.inside else 0), np.zeros(m, dtype)
         self.y1_bar = rows_bar[0].copy() if ends_only else np.zeros(n, dtype)
         self.end, self.t1_bar, self._problem = np.empty(n, dtype), None, problem
-        new = lambda size: np.empty(size, dtype)
+        new = lambda size: aligned(size, dtype)
         kept, kernels = adjoint.residuals, (*adjoint.kernels, *adjoint.kept_kernels)
         work = work_for([k for k in kernels if k], dtype)
         self.tape = Tape(

@@ -20,6 +20,7 @@ import numpy as np
 from odec.codegen.compile import address
 from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
+from odec.codegen.workspace import aligned
 from odec.errors import Status
 from odec.gradients import rounds as at
 from odec.gradients.backward import slope_along
@@ -182,10 +183,10 @@ class _Thread:
         self.forward = Worker(solver, batch, self.lanes, self.queue)
         n, m, dtype, width, degree = solver.n, solver.m, solver.dtype, self.lanes, back.degree
         self.own_p = batch.parameters is not None
-        state = lambda size: np.empty(size, dtype)
+        state = lambda size: aligned(size, dtype)
         real = lambda size: np.empty(size)
         q_wide = state(degree * n * width)
-        self.marks, self.states = real((0, loop.ROUND_MARKS, width)), state((0, n, width))
+        self.marks, self.states = real((0, loop.ROUND_MARKS, width)), np.empty((0, n, width), dtype)
         own_p = state(width * m) if self.own_p else batch.problem.p
         self.wide = {
             "p": state(m * width) if self.own_p and width > 1 else own_p, "own_p": own_p, "shared_p": batch.problem.p,

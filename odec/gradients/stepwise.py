@@ -16,6 +16,7 @@ import numpy as np
 from odec.codegen.compile import address
 from odec.codegen.kernel import work_for
 from odec.codegen.numba_bridge import loop_function
+from odec.codegen.workspace import aligned
 from odec.errors import ArgumentError
 from odec.gradients import backward, tries
 from odec.gradients.backward import slope_along, take_rows
@@ -241,7 +242,7 @@ class _Run:
     def __init__(self, adjoint, rows_bar):
         problem, dtype, degree = adjoint.problem, adjoint.system.dtype, adjoint.degree
         n, m, ends_only = problem.y.size, problem.p.size, problem.keeps_end_only
-        rows, new, ts = len(rows_bar), lambda size: np.empty(size, dtype), adjoint.outcome.ts
+        rows, new, ts = len(rows_bar), lambda size: aligned(size, dtype), adjoint.outcome.ts
         slots, task = (lambda: np.zeros(at.NOWS)), lambda: np.zeros(at.TASKS)
         self.bars = Bars(slots(), slots(), task(), slots(), slots(), task(), np.array([FAR]))
         self.tape = Tape(

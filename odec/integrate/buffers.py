@@ -8,6 +8,7 @@ import numpy as np
 
 from odec.codegen.compile import address
 from odec.codegen.kernel import work_for
+from odec.codegen.workspace import ALIGNMENT, aligned
 from odec.integrate import roots
 from odec.integrate import slots as at
 from odec.integrate.advance import rules_of
@@ -44,19 +45,19 @@ class Buffers:
         degree = method.degree if interpolates else 0
         rows = len(method.kept) if series else 0
         self._states = _Block(
-            solver.dtype, y=0 if state is not None else n * lanes, y_next=n * lanes, f0=slope * lanes,
+            solver.dtype, ALIGNMENT, y=0 if state is not None else n * lanes, y_next=n * lanes, f0=slope * lanes,
             f1=slope * lanes, k=0 if tapes else len(method.kept) * n * lanes, q=degree * n * lanes, p=p_wide,
             own_p=m * lanes if own_p else m, rtol=n if adaptive else 0, atol=n if adaptive else 0, work=work,
             g=5 * n_events * lanes, before=row, after=row, slope=row, poly=degree * row, terms=rows * row,
             jet=n_events * rows, trial=n + m if events else n if adaptive else 0,
         )  # fmt: skip
         self._numbers = _Block(
-            np.float64, now=at.NOWS * lanes, then=at.NOWS * lanes, task=at.TASKS * lanes, rules=at.RULES,
+            np.float64, 8, now=at.NOWS * lanes, then=at.NOWS * lanes, task=at.TASKS * lanes, rules=at.RULES,
             real=at.REALS * lanes, roots=n_events, halves=(roots.DEPTH + 1) * rows,
             places=roots.PLACES if series else roots.SAMPLES if events else 0, begin=1, end=1, t_end=1,
         )  # fmt: skip
         self._counts = _Block(
-            np.int64, count=at.COUNTS * lanes, whole=at.WHOLES, watch=n_events * at.WATCHED * lanes,
+            np.int64, 8, count=at.COUNTS * lanes, whole=at.WHOLES, watch=n_events * at.WATCHED * lanes,
             first_watch=n_events * at.WATCHED, queue=1, tally=at.TALLIES, resets=len(resets),
         )  # fmt: skip
         self.size = sum(block.size for block in (self._states, self._numbers, self._counts))
@@ -220,14 +221,16 @@ def _view(array) -> Any:
 
 
 class _Block:
-    """Buffers of the sizes side by side in one allocation, by name."""
+    """Buffers of the sizes side by side in one allocation, by name, each at a multiple of `boundary` bytes."""
 
-    def __init__(self, dtype, **sizes):
-        self.array = np.empty(sum(sizes.values()) + 1, dtype)
+    def __init__(self, dtype, boundary, **sizes):
+        step = boundary // np.dtype(dtype).itemsize
+        rooms = [-(-size // step) * step for size in sizes.values()]
+        self.array = aligned(sum(rooms) + 1, dtype)
         self.parts, start = {}, 0
-        for name, size in sizes.items():
+        for (name, size), room in zip(sizes.items(), rooms, strict=True):
             self.parts[name] = self.array[start : start + size]
-            start += size
+            start += room
         self.size = self.array.size
 
     def __getitem__(self, name):

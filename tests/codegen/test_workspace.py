@@ -10,8 +10,9 @@ import odec
 from odec.codegen.kernel import Assign, Element, Index, Local, Loop, work_for
 from odec.codegen.lower_array import lower_array
 from odec.codegen.print_python import python_function
-from odec.codegen.workspace import place_buffers
+from odec.codegen.workspace import ALIGNMENT, aligned, place_buffers
 from odec.graph.op import OPS
+from odec.integrate.buffers import PLACES, Buffers
 from odec.steppers.methods import method_named
 
 N = 4096
@@ -145,3 +146,14 @@ def test_a_step_in_float32_stays_within_its_workspace():
     arrays = [np.ones(a.size, a.dtype) for a in advance.arguments]
     advance._call(*[a.ctypes.data for a in arrays], work.ctypes.data)
     assert (work[size:] == 7.0).all() and (work[size // 2 : size] != 7.0).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_buffers_of_a_solve_begin_cache_lines(dtype):
+    system = odec.dynamics(lambda t, y: -y).bind(np.ones(5, dtype), dtype=dtype)
+    for size in (1, 3, 1000):
+        assert aligned(size, dtype).shape == (size,) and aligned(size, dtype).ctypes.data % ALIGNMENT == 0
+    buffers = Buffers(system.solver(method_named("tsit5")), True, None)
+    for name, place in PLACES.items():
+        if name in ("lanes.y_next", "lanes.f0", "lanes.k", "lanes.q", "lanes.work"):
+            assert buffers.arguments[place] % ALIGNMENT == 0, name
