@@ -60,10 +60,13 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """body for index = 0 .. extent - 1; `vector` asks for vector lanes along the index."""
+    """body for index = 0 .. extent - 1; `vector` asks for vector lanes along the index.
+
+    extent : at least 1; where it is found out when the kernel runs, a Local, a whole number in float64
+    """
 
     index: str
-    extent: int
+    extent: int | Local
     body: list
     vector: bool = False
     line: tuple | None = None

@@ -51,6 +51,6 @@ def is_small(function):
 def is_short(function):
     """Whether straight-line code of a graph is short."""
     if isinstance(function, Jet):
-        return function.operations <= STRAIGHT_LINE
+        return function.last is None and function.operations <= STRAIGHT_LINE
     elements = sum(n.size for n in (*function.inputs.values(), *function.outputs.values()))
     return operation_count(function) + elements // 4 <= STRAIGHT_LINE

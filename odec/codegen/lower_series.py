@@ -24,7 +24,7 @@ VECTOR_BYTES = 32
 
 
 def lower_series(jet, name):
-    """The kernel of a Jet, (t, y, p) -> coefficients (order + 1, n), or of a JetAdjoint.
+    """The kernel of a Jet, (t, y, p[, last]) -> coefficients (order + 1, n), or of a JetAdjoint.
 
     Raises
     ------
@@ -62,15 +62,25 @@ class _SeriesLowering:
             self.body.append(self._call_start(_at("coefficients", n)))
         if order > 1:
             places = {"next_order": _at("next_orders", 0, (ORDER, 1)), "next": _at("coefficients", 2 * n, (ORDER, n))}
-            self.body += self._loop(places, [])
+            self.body += self._loop(self._count(), places, [])
         return self._kernel(tables)
 
-    def _loop(self, places, then):
-        """The loop over the orders from 2 on: where `order` reads its number and writes, and what follows it."""
+    def _count(self):
+        """How many orders the loop is over; where only the kernel is told, after zeros for those beyond."""
+        order, n = self.jet.order, self.n
+        if self.jet.last is None:
+            return order - 1
+        beyond = Assign(_at("coefficients", 2 * n, ("i", 1)), None, (Literal(0.0, self.dtype),))
+        count, one = Local("count", "float64"), Literal(1.0, "float64")
+        self.body += [_each((order - 1) * n, beyond), Assign(count, OPS["sub"], (_at("last", 0), one))]
+        return count
+
+    def _loop(self, count, places, then):
+        """The loop over so many orders from 2 on: where `order` reads its number and writes, and what follows it."""
         padded = [s for history in self.sizes for s in self._padded(history)]
         steps = [self._convolved(c) for c in self.parts.convolutions]
         kept = [s for history in self.sizes for s in self._kept(history)]
-        return [*padded, Loop(ORDER, self.jet.order - 1, [*steps, self._call_order(places), *then, *kept])]
+        return [*padded, Loop(ORDER, count, [*steps, self._call_order(places), *then, *kept])]
 
     def _kernel(self, tables):
         callees = (self.start, self.order) if self.jet.order > 1 else (self.start,)
@@ -183,7 +193,8 @@ class _AdjointLowering(_SeriesLowering):
             self._call_start(_at("rate", 0)), *self._found(0),
         ]  # fmt: skip
         if order > 1:
-            self.body += self._loop({"next_order": _at("one", 0), "next": _at("rate", 0)}, self._found(1, (ORDER, 1)))
+            places = {"next_order": _at("one", 0), "next": _at("rate", 0)}
+            self.body += self._loop(order - 1, places, self._found(1, (ORDER, 1)))
         self.body.append(_each(n, _copied(_at("bars", 0, ("i", 1)), _at("rows", order * self.n + n, ("i", 1)))))
         if size > 2 * n:
             self.body.append(_each(size - 2 * n, _copied(_at("bars", n, ("i", 1)), _at("rate", 2 * n, ("i", 1)))))

@@ -177,7 +177,8 @@ class _Emitter:
             if isinstance(s, Assign):
                 self.assign(s)
             elif isinstance(s, Loop):
-                self.vector_loop(s) if s.vector and self.wide == 1 else self.loop(s.index, 0, s.extent, 1, s.body)
+                vector = s.vector and self.wide == 1
+                self.vector_loop(s) if vector else self.loop(s.index, 0, self.extent(s), 1, s.body)
             elif isinstance(s, Allocate):
                 self.allocate(s)
             elif isinstance(s, Call):
@@ -224,6 +225,14 @@ class _Emitter:
         self.block = f"{label}.exit"
         if shadowed is not None:
             self.values[index] = shadowed
+
+    def extent(self, s):
+        """How often the body of a loop runs, as the text of an i64."""
+        if not isinstance(s.extent, Local):
+            return str(s.extent)
+        if self.wide > 1:
+            raise CompileError(f"{self.kernel.name}: how often {s.index} runs is one number; compile it with lanes=1.")
+        return self.raw(f"fptosi double {self.values[s.extent.name].text} to i64")
 
     def vector_loop(self, s):
         """Whole vectors first, then the rest one by one through the same vector functions, so that

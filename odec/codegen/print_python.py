@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Literal, Loop, Return
+from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Literal, Local, Loop, Return
 from odec.graph.trace import place, source_line
 from odec.ops.elementary import np_erf, np_sigmoid, np_softplus
 from odec.ops.rough import np_rough_exp2, np_rough_log2
@@ -118,7 +118,8 @@ class _Printer:
         if isinstance(s, Assign):
             return f"{self.value(s.target)} = {self.expression(s)}"
         if isinstance(s, Loop):
-            return f"for {s.index} in range({s.extent}):"
+            extent = f"int({s.extent.name})" if isinstance(s.extent, Local) else s.extent
+            return f"for {s.index} in range({extent}):"
         if isinstance(s, Allocate):
             return f"{s.buffer} = {self.allocated(s)}"
         if isinstance(s, Call):

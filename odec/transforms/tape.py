@@ -187,7 +187,7 @@ def call_vjp(node, g, wanted=None):
 
 def _plain(function, names):
     """The Bars of a callee that keeps no residuals."""
-    if isinstance(function, Jet) and function.order > 0:
+    if isinstance(function, Jet) and function.order > 0 and function.last is None:
         adjoint = JetAdjoint(function, names)
         return Bars(adjoint, adjoint.names)
     return _bars(vjp(function, names), names)

@@ -6,13 +6,25 @@ coefficient of f along the solution [jorba2005].
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import weakref
 
+import numpy as np
+
 from odec.graph.function import Function
-from odec.graph.node import CONSTANT, INPUT, constant, current_line, scalar_value, set_line, structural_zero
-from odec.graph.op import zero
-from odec.ops.families import taylor_by_jvp
+from odec.graph.node import (
+    CONSTANT,
+    INPUT,
+    constant,
+    current_line,
+    input_node,
+    scalar_value,
+    set_line,
+    structural_zero,
+)
+from odec.graph.op import OPS, zero
+from odec.ops.families import broadcast_to, taylor_by_jvp
 from odec.ops.recurrence import Same
 from odec.ops.structure import concatenate, reshape
 
@@ -70,17 +82,23 @@ class Jet(Function):
     graph in which they are unrolled is made when it is first looked at.
 
     model : Function (t: (), y: (n,), ...) -> (n,); order : of the last coefficient
+    last : one more input, float64, a whole number from 2 to order: coefficients beyond that order are 0, and a loop
+        does not look for them; None without it
     """
 
-    def __init__(self, model, order, time, state):
+    def __init__(self, model, order, time, state, told=False):
         self.name, self.inputs, self.model, self.order = f"{model.name}_taylor{order}", model.inputs, model, order
         self._moving, self._order, self._digest, self._outputs = (time, state), None, None, None
+        self.last = input_node("last", (), "float64") if told else None
+        if told:
+            self.inputs = {**model.inputs, "last": self.last}
 
     @property
     def outputs(self):
         """{"coefficients": node}"""
         if self._outputs is None:
-            self._outputs = {"coefficients": _unrolled(self.model, self.order, *self._moving)}
+            series = _unrolled(self.model, self.order, *self._moving)
+            self._outputs = {"coefficients": series if self.last is None else _ended(series, self.last)}
         return self._outputs
 
     @property
@@ -92,14 +110,20 @@ class Jet(Function):
     @property
     def stamp(self):
         """What tells Functions apart, without the graph."""
-        said = repr((self.model.digest, self.order, self._moving))
+        said = repr((self.model.digest, self.order, self._moving, *(() if self.last is None else ("last",))))
         return hashlib.sha256(said.encode()).hexdigest()
 
     @property
     def operations(self):
         """How many scalar operations the unrolled graph takes, roughly."""
+        each, pairs = self.costs
+        return int(each * (1 + self.order) + pairs * self.order * (self.order + 1) / 2)
+
+    @functools.cached_property
+    def costs(self):
+        """(for each order, for each pair of orders): of how many scalar operations `operations` is made."""
         series = Series({self.inputs[name]: [] for name in self._moving})
-        stack, seen, count = [*self.model.nodes], set(), 0
+        stack, seen, each, pairs = [*self.model.nodes], set(), 0, 0.0
         while stack:
             node = stack.pop()
             if id(node) in seen or node.op in (INPUT, CONSTANT):
@@ -108,25 +132,34 @@ class Jet(Function):
             rule = None if series.is_constant(node) else series.rule(node)
             products = getattr(rule, "products", ())
             terms = sum(0.5 if p.a is p.b else 1.0 for p in products if not series.is_constant(p.b))
-            count += node.op.cost(node) * (1 + self.order) if not terms else 0
-            count += terms * max(2 * node.size, node.op.cost(node)) * self.order * (self.order + 1) / 2
+            each += node.op.cost(node) if not terms else 0
+            pairs += terms * max(2 * node.size, node.op.cost(node))
             stack += [p.b for p in products] + ([rule.other] if isinstance(rule, Same) else [])
-        return int(count)
+        return each, pairs
 
 
 _jets: weakref.WeakValueDictionary = weakref.WeakValueDictionary()  # (id of a model, order): a Jet keeps its model
 
 
-def taylor(function, order, time="t", state="y"):
+def taylor(function, order, time="t", state="y", told=False):
     """Coefficients 0 .. order of the solution through (t, y), stacked: a Jet of shape (order + 1, *y.shape).
 
     function : Function (t: (), y: (n,), ...) -> (n,)
+    told : with one more input, the last order to find
     """
-    key = id(function), order, time, state
+    key = id(function), order, time, state, told
     found = _jets.get(key)
     if found is None:
-        found = _jets[key] = Jet(function, order, time, state)
+        found = _jets[key] = Jet(function, order, time, state, told)
     return found
+
+
+def _ended(series, last):
+    """The coefficients up to an order, zeros for those beyond."""
+    column = (series.shape[0], *[1] * (len(series.shape) - 1))
+    orders = constant(np.arange(float(series.shape[0])).reshape(column), "float64")
+    beyond = OPS["lt"](broadcast_to(last, series.shape), broadcast_to(orders, series.shape))
+    return OPS["where"](beyond, structural_zero(series.dtype, series.shape), series)
 
 
 def _unrolled(function, order, time, state):
