@@ -92,8 +92,14 @@ class Model:
                     f"{self.name}: state names {len(self.state)} components ({', '.join(self.state)}), "
                     f"but y0 has {y_structure.size}; name each of them."
                 )
-            system = self._systems[key] = System(self.name, trace(self, *key), *key, self.state)
+            system = self._systems[key] = self.system_of(*key)
         return system
+
+    def system_of(self, y_structure, p_structure, dtype):
+        """The System for structures of y and of the parameters, a dict by name, made anew."""
+        return System(
+            self.name, trace(self, y_structure, p_structure, dtype), y_structure, p_structure, dtype, self.state
+        )
 
     def parameter_values(self, params):
         """{name: value} from a tuple in signature order or a dict by name, defaults filled in."""

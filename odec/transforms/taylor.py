@@ -163,6 +163,15 @@ def _ended(series, last):
 
 
 def _unrolled(function, order, time, state):
+    rows = [reshape(c, shape=(1, *c.shape)) for c in coefficients(function, order, time, state)]
+    return concatenate(*rows, axis=0)
+
+
+def coefficients(function, order, time="t", state="y"):
+    """[y_0, y_1, ..., y_order]: coefficients of the solution through (t, y), nodes shaped like y.
+
+    function : Function (t: (), y: (n,), ...) -> (n,)
+    """
     t, y = function.inputs[time], function.inputs[state]
     (rate,) = function.outputs.values()
     curve = {t: [t, constant(1.0, t.dtype)], y: [y]}
@@ -174,16 +183,15 @@ def _unrolled(function, order, time, state):
         part = series(rate, k)
         zero = structural_zero(y.dtype, y.shape)
         curve[y].append(zero if part is None else part * (1.0 / (k + 1)))
-    rows = [reshape(c, shape=(1, *y.shape)) for c in curve[y]]
-    return concatenate(*rows, axis=0)
+    return curve[y]
 
 
 BRANCHING = ("sqrt", "cbrt", "hypot", "arctan2", "arcsin", "arccos", "arccosh")  # finite at a branch point
 
 
-def kink(function, moving=("t", "y")):
+def kink(function, moving=("t", "y"), choices_only=False):
     """The first node of a Function that depends on the inputs named `moving` and is not analytic where it is finite: a
-    choice, a rounding, a table, a root at 0; None where there is none."""
+    choice, a rounding, a table, or else, unless `choices_only`, a root at 0; None where there is none."""
     series = Series({function.inputs[name]: [] for name in moving})
     for node in function.nodes:
         if node.op in (INPUT, CONSTANT) or series.is_constant(node):
@@ -191,10 +199,10 @@ def kink(function, moving=("t", "y")):
         if node.op.family == "call":
             callee = node.params["function"]
             pairs = zip(callee.inputs, node.inputs, strict=True)
-            found = kink(callee, [name for name, i in pairs if not series.is_constant(i)])
+            found = kink(callee, [name for name, i in pairs if not series.is_constant(i)], choices_only)
             if found is not None:
                 return found
-        elif _can_kink(node):
+        elif is_piecewise(node.op) if choices_only else _can_kink(node):
             return node
     return None
 

@@ -1,0 +1,151 @@
+"""Models made from models: their state is (y, r), where dr/dt follows from the graph of dy/dt and nothing reads r."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from odec.errors import ArgumentError, ShapeError
+from odec.graph.node import input_node
+from odec.graph.structure import Branch, Structure, structure_of
+from odec.model import Model, dtype_of_state
+from odec.neural.quadrature import Dynamics, with_quadratures
+from odec.neural.regularizers import regularizers_of
+from odec.system import System
+
+
+def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False):
+    """A Model whose state is (y, r): r' holds for each term |v|², v = d^K y/dt^K, f, or ε^T df/dy.
+
+    Its parameters, their defaults and their names are those of `model`. Gradients of r by y0 and by params are those of
+    any state: `odec.solve_vjp(regularized, t_span, regularized.start(y0), params)`.
+
+    Parameters
+    ----------
+    model : Model
+    terms : odec.regularizers.Taylor(order=K), Kinetic(), JacobianFrobenius(probe), as many as one likes; derivatives of
+        several orders share their work
+    batch_axis : the axis of y, in each of its arrays, along which samples lie: r' is the mean over samples of the sum
+        over the other axes. "auto" is 0 for arrays y of more than one axis, and for structures whose arrays begin with
+        one axis of the same length; None for none: r' is the sum over all of y
+    per_sample : keep the samples apart
+
+    Returns
+    -------
+    Model, with `start(y0)` = (y0, zeros like r); r has the shape (terms,), with per_sample (terms, samples), in the
+    unit of v² times that of t
+
+    Raises
+    ------
+    ArgumentError : no terms, or what is none; a probe as a parameter of a model with starred ones
+    ShapeError : when it is bound: a probe that is not like y, or no batch axis where there should be one
+
+    Warns
+    -----
+    UserWarning : when it is bound: order 2 or more of a right-hand side with kinks (relu, np.where, np.abs)
+
+    References: [kelly2020], [finlay2020]
+    """
+    if not isinstance(model, Model):
+        found = getattr(model, "__name__", type(model).__name__)
+        raise ArgumentError(
+            f"odec.regularize: {found} is not an odec model; a function decorated with @odec.dynamics is needed."
+        )
+    return Augmented(model, regularizers_of(terms, batch_axis, per_sample))
+
+
+class Augmented(Model):
+    """The model of (y, r), where dy/dt is that of another model and a plan says what dr/dt is of its graph.
+
+    plan : `suffix` of the name; `parameters`, names of further ones like y; `shape(name, y_structure)` of r;
+        `rate(Dynamics)`, the flat node dr/dt; `labels`, what the rows of r are called
+    """
+
+    def __init__(self, model, plan):
+        super().__init__(model.function)
+        self.model, self.plan = model, plan
+        self.name = f"{model.name}_{plan.suffix}"
+        _check_names(model, plan.parameters)
+        self.parameters = model.parameters | dict.fromkeys(plan.parameters, inspect.Parameter.empty)
+        self._defaults = None if plan.parameters else model._defaults
+
+    def __call__(self, t, y, *params, **named):
+        """dy/dt and dr/dt on numbers, by NumPy."""
+        names = [name for name in self.parameters if name != "*"]
+        values = self.parameter_values(dict(zip(names, params, strict=False)) | named if named else params)
+        system = self.bind_values(y, values, None)
+        flat = system.y_structure.flatten(y, f"{self.name}: y", system.dtype)
+        p = system.p_structure.flatten(values, f"{self.name}: params", system.dtype)
+        return system.y_structure.unflatten(system.graph.evaluate(float(t), flat, p)["dydt"])
+
+    def __reduce__(self):
+        return Augmented, (self.model, self.plan)
+
+    def start(self, y0):
+        """(y0, r0): the state at the start, where r is zero; in single precision where y0 is."""
+        shape = self.plan.shape(self.name, structure_of(y0, f"{self.name}: y0"))
+        return y0, np.zeros(shape, dtype_of_state(y0))
+
+    def system_of(self, y_structure, p_structure, dtype):
+        """The System for structures of (y, r) and of the parameters, made anew."""
+        y_part = self._structure_of_y(y_structure)
+        own, given = self._split(p_structure, y_part, dtype)
+        inner = self.model.system_of(y_part, own, dtype)
+        dynamics = Dynamics(self.name, inner.graph, y_part, given)
+        graph = with_quadratures(dynamics, self.plan.rate(dynamics))
+        names = None if inner.state is None else (*inner.state, *self._names(y_structure.size - y_part.size))
+        return System(self.name, graph, y_structure, p_structure, dtype, names)
+
+    def _structure_of_y(self, whole):
+        """The Structure of y in that of (y, r); ShapeError for another one."""
+        root = whole.root
+        if not (isinstance(root, Branch) and root.kind in ("tuple", "list") and len(root.keys) == 2):
+            raise ShapeError(
+                f"{self.name}: its state is (y, r), but what was given is {whole.describe()}; give "
+                "(y0, r0), as model.start(y0) makes it."
+            )
+        y, r = (whole.part(key)[0] for key in root.keys)
+        shape = self.plan.shape(self.name, y)
+        if r.root != structure_of(np.empty(shape), "r").root:
+            raise ShapeError(
+                f"{self.name}: in its state (y, r), r is {r.describe()}, but it has shape {shape}; give "
+                f"np.zeros({shape}), or (y0, r0) as model.start(y0) makes it."
+            )
+        return y
+
+    def _split(self, p_structure, y_part, dtype):
+        """(Structure of the parameters of the model within, {name: input node like y} of those that the plan adds)."""
+        root, added = p_structure.root, self.plan.parameters
+        for name in added:
+            found, _ = p_structure.part(name)
+            if found != y_part:
+                raise ShapeError(
+                    f"{self.name}: {name} is {found.describe()}, but it is like y, which is {y_part.describe()}; give "
+                    "it that shape."
+                )
+        count = len(root.keys) - len(added)
+        own = Branch(root.kind, root.keys[:count], root.children[:count], root.type)
+        size = p_structure.size - len(added) * y_part.size
+        return Structure(own, size), {name: input_node(name, (y_part.size,), dtype) for name in added}
+
+    def _names(self, size):
+        labels = self.plan.labels
+        each = size // len(labels)
+        return [label if each == 1 else f"{label}[{i}]" for label in labels for i in range(each)]
+
+
+def _check_names(model, added):
+    """ArgumentError for parameters that cannot follow those of a model."""
+    if added and "*" in model.parameters:
+        raise ArgumentError(
+            f"{model.name} takes *{model.parameters['*']}, so {added[0]!r} cannot follow its parameters; name each of "
+            "them in the signature, or give an array instead of the name."
+        )
+    for name in added:
+        if name in model.parameters:
+            raise ArgumentError(
+                f"{model.name} has a parameter {name!r} already, but here that is the name of one more; choose another "
+                "name."
+            )

@@ -1,0 +1,263 @@
+"""Terms that make dynamics easy to solve: each is the integral of a squared norm along the solution.
+
+`Taylor(order=K)`, `Kinetic()` and `JacobianFrobenius(probe)`; `odec.regularize(model, *terms)` adds them to a model.
+
+References: Kelly, Bettencourt, Johnson and Duvenaud, NeurIPS 33 (2020) [kelly2020]; Finlay, Jacobsen, Nurbekyan and
+Oberman, ICML 119 (2020) [finlay2020]
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from odec.errors import ArgumentError, ShapeError
+from odec.graph.node import Node, constant
+from odec.graph.trace import place, source_line
+from odec.neural.quadrature import leaves_of
+from odec.ops.reduction import sum_
+from odec.ops.structure import concatenate, reshape
+from odec.transforms.taylor import coefficients, kink
+from odec.transforms.vjp import vjp
+
+MOST_ORDER = 20  # the largest K for which (K!)² is finite in single precision
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """R_K, the integral of |d^K y / dt^K|², the K-th total derivative of the solution [kelly2020, (1)].
+
+    order : K, an integer from 1 to 20; the derivative, so K! times the normalised coefficient, in the unit of y over
+        that of t to the K. Solvers of order p get by with few steps where derivatives beyond p are small
+
+    Of a right-hand side with kinks (relu, np.where, np.abs) R_K with K of 2 and above is that of the smooth pieces:
+    jumps of the derivatives are not seen, and a UserWarning says so.
+
+    Raises
+    ------
+    ArgumentError : an order that is no integer from 1 to 20
+    """
+
+    order: int
+
+    def __post_init__(self):
+        integer = isinstance(self.order, (int, np.integer)) and not isinstance(self.order, bool)
+        if not integer or not 1 <= self.order <= MOST_ORDER:
+            raise ArgumentError(
+                f"odec.regularizers.Taylor: order is {self.order!r}; an integer from 1 to {MOST_ORDER} is needed, such "
+                "as order=3; order=1 is the kinetic energy."
+            )
+        object.__setattr__(self, "order", int(self.order))
+
+    @property
+    def label(self):
+        """What r is called in results."""
+        return f"R_{self.order}"
+
+    def vector(self, flow):
+        """d^K y / dt^K, a node (n,)."""
+        return flow.derivative(self.order)
+
+
+@dataclass(frozen=True)
+class Kinetic:
+    """The kinetic energy, the integral of |f|² = |dy/dt|² [finlay2020, (6)]: Taylor(order=1)."""
+
+    order = 1
+    label = "kinetic"
+
+    def vector(self, flow):
+        """f, a node (n,)."""
+        return flow.derivative(1)
+
+
+@dataclass(frozen=True, eq=False)
+class JacobianFrobenius:
+    """The integral of |ε^T df/dy|², whose mean over ε is that of |df/dy|², the Frobenius norm [finlay2020, (7)].
+
+    probe : ε, an array or structure like y, of random signs or normal numbers, one for the whole solve; or a name: then
+        the model has a parameter of that name more, its last one, like y, so that each solve can have another ε and
+        nothing is compiled again
+    """
+
+    probe: Any
+
+    order = 1
+    label = "jacobian"
+
+    def __post_init__(self):
+        if isinstance(self.probe, str):
+            if not self.probe.isidentifier():
+                raise ArgumentError(
+                    f"odec.regularizers.JacobianFrobenius: probe is {self.probe!r}; an array like y, or the name of a "
+                    "parameter, such as 'probe', is needed."
+                )
+        elif self.probe is None or callable(self.probe):
+            raise ArgumentError(
+                f"odec.regularizers.JacobianFrobenius: probe is {self.probe!r}; an array like y is needed, such as "
+                "rng.choice([-1.0, 1.0], y0.shape), or the name of a parameter that will hold it."
+            )
+
+    def vector(self, flow):
+        """ε^T df/dy, a node (n,)."""
+        return flow.pulled_back(self.probe)
+
+
+TERMS = (Taylor, Kinetic, JacobianFrobenius)
+
+
+class _Flow:
+    """The vectors that terms take the norms of, as nodes of a model's inputs; what several share is made once."""
+
+    def __init__(self, dynamics, order):
+        self._dynamics, self._order = dynamics, order
+
+    @functools.cached_property
+    def _coefficients(self):
+        return coefficients(self._dynamics.f, self._order)
+
+    def derivative(self, order):
+        """d^order y / dt^order."""
+        found = self._coefficients[order]
+        return found if order == 1 else float(math.factorial(order)) * found
+
+    def pulled_back(self, probe):
+        """probe^T df/dy."""
+        name, f, structure, given = self._dynamics
+        if isinstance(probe, str):
+            seed = given[probe]
+        else:
+            dtype = f.inputs["y"].dtype
+            flat = structure.flatten(probe, f"{name}: JacobianFrobenius: probe", dtype)
+            if not np.isfinite(flat).all():
+                raise ArgumentError(
+                    f"{name}: JacobianFrobenius: probe holds {flat[~np.isfinite(flat)][0]}; finite numbers are needed."
+                )
+            seed = constant(flat, dtype)
+        return vjp(f, ["y"])(*f.inputs.values(), seed)["y_bar"]
+
+
+@dataclass(frozen=True, eq=False)
+class Regularizers:
+    """Terms, and how samples count in them.
+
+    batch_axis : the axis of the samples in each array of y; None for none; "auto" is 0 where y has more than one axis
+    per_sample : a rate for each sample, instead of their mean
+    """
+
+    terms: tuple
+    batch_axis: Any = "auto"
+    per_sample: bool = False
+
+    suffix = "regularized"
+
+    @property
+    def parameters(self):
+        """Names of the parameters that hold probes, each once."""
+        probes = (getattr(term, "probe", None) for term in self.terms)
+        return tuple(dict.fromkeys(p for p in probes if isinstance(p, str)))
+
+    @property
+    def labels(self):
+        """What each row of r is called in results."""
+        return tuple(term.label for term in self.terms)
+
+    def shape(self, name, structure):
+        """The shape of r: (terms,), or (terms, samples); ShapeError for a y without the axis of samples."""
+        count, samples = len(self.terms), self._samples(name, structure)
+        return (count, samples[1]) if self.per_sample else (count,)
+
+    def rate(self, dynamics):
+        """dr/dt, a flat node.
+
+        Warns
+        -----
+        UserWarning : derivatives beyond the first of a right-hand side with kinks
+        """
+        order = max(term.order for term in self.terms)
+        if order > 1:
+            self._warn_of_kinks(dynamics, order)
+        flow = _Flow(dynamics, order)
+        rates = [self._rate(dynamics, term.vector(flow)) for term in self.terms]
+        return concatenate(*(reshape(rate, shape=(rate.size,)) for rate in rates), axis=0)
+
+    def _rate(self, dynamics, vector) -> Node:
+        axis, count = self._samples(dynamics.name, dynamics.structure)
+        if not self.per_sample:
+            return sum_(vector * vector, axes=(0,)) * (1.0 / count)
+        parts = leaves_of(dynamics.structure, vector)
+        return functools.reduce(operator.add, (_norms(part, axis % part.ndim) for part in parts))
+
+    def _samples(self, name, structure):
+        """(axis of the samples, their number); (0, 1) for a state that is one sample."""
+        shapes = [leaf.shape for _, leaf in structure.leaves]
+        axis = _leading_axis(shapes) if self.batch_axis == "auto" else self.batch_axis
+        if axis is None:
+            if self.per_sample:
+                raise ShapeError(
+                    f"{name}: per_sample=True, but y, which is {structure.describe()}, has no batch axis; a state with "
+                    "an axis of samples is needed: give y0 the shape (samples, ...), or name the axis, as batch_axis=0."
+                )
+            return 0, 1
+        extents = {shape[axis] if -len(shape) <= axis < len(shape) else 0 for shape in shapes}
+        if 0 in extents or len(extents) > 1:
+            found = "that axis is missing" if 0 in extents else "its arrays differ in its length"
+            raise ShapeError(
+                f"{name}: batch_axis is {axis}, but y is {structure.describe()}: {found}; every array of y needs that "
+                "axis, of one length; name the axis of the samples, or give batch_axis=None for a state without one."
+            )
+        return axis, extents.pop()
+
+    def _warn_of_kinks(self, dynamics, order):
+        node = kink(dynamics.f, choices_only=True)
+        if node is None:
+            return
+        text = source_line(node.line)
+        found, where = f'"{text}"' if text else node.op.name, f" ({place(node.line)})" if node.line else ""
+        warnings.warn(
+            f"{dynamics.name}{where}: {found} is not smooth, and the term of order {order} then takes the derivatives "
+            "of its smooth pieces: jumps between them are not seen. For a regularizer that sees all of f take a smooth "
+            "function (np.tanh, odec.special.softplus), or order 1.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _norms(part, axis):
+    """|v|² of each sample along an axis, (samples,)."""
+    return sum_(part * part, axes=tuple(d for d in range(part.ndim) if d != axis))
+
+
+def _leading_axis(shapes):
+    """0 where arrays of these shapes begin with one axis of samples and one at least has another axis, else None."""
+    one_length = len({shape[:1] for shape in shapes}) == 1
+    return 0 if one_length and any(len(shape) > 1 for shape in shapes) else None
+
+
+def regularizers_of(terms, batch_axis, per_sample):
+    """The Regularizers of what a user gave to odec.regularize; ArgumentError for what cannot be used."""
+    if not terms:
+        raise ArgumentError(
+            "odec.regularize: no terms were given; at least one is needed, as odec.regularizers.Taylor(order=3)."
+        )
+    for term in terms:
+        if not isinstance(term, TERMS):
+            cure = f"; call it, as {term.__name__}(...)" if isinstance(term, type) else ""
+            raise ArgumentError(
+                f"odec.regularize: {term!r} is no term; odec.regularizers.Taylor(order=3), Kinetic() or "
+                f"JacobianFrobenius(probe) is needed{cure}."
+            )
+    integer = isinstance(batch_axis, (int, np.integer)) and not isinstance(batch_axis, bool)
+    if not (integer or batch_axis is None or (isinstance(batch_axis, str) and batch_axis == "auto")):
+        raise ArgumentError(
+            f'odec.regularize: batch_axis is {batch_axis!r}; an axis of y, as 0, or None, or "auto" is needed.'
+        )
+    if not isinstance(per_sample, (bool, np.bool_)):
+        raise ArgumentError(f"odec.regularize: per_sample is {per_sample!r}; True or False is needed.")
+    return Regularizers(tuple(terms), batch_axis, bool(per_sample))
