@@ -16,7 +16,7 @@ from odec.neural.regularizers import regularizers_of
 from odec.system import System
 
 
-def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False):
+def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False, in_error_norm=True):
     """A Model whose state is (y, r): r' holds for each term |v|², v = d^K y/dt^K, f, or ε^T df/dy.
 
     Its parameters, their defaults and their names are those of `model`. Gradients of r by y0 and by params are those of
@@ -31,6 +31,7 @@ def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False):
         over the other axes. "auto" is 0 for arrays y of more than one axis, and for structures whose arrays begin with
         one axis of the same length; None for none: r' is the sum over all of y
     per_sample : keep the samples apart
+    in_error_norm : False leaves r out of the error norm, so that the steps are those of `model`
 
     Returns
     -------
@@ -53,7 +54,9 @@ def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False):
         raise ArgumentError(
             f"odec.regularize: {found} is not an odec model; a function decorated with @odec.dynamics is needed."
         )
-    return Augmented(model, regularizers_of(terms, batch_axis, per_sample))
+    if not isinstance(in_error_norm, (bool, np.bool_)):
+        raise ArgumentError(f"odec.regularize: in_error_norm is {in_error_norm!r}; True or False is needed.")
+    return Augmented(model, regularizers_of(terms, batch_axis, per_sample), bool(in_error_norm))
 
 
 class Augmented(Model):
@@ -61,11 +64,12 @@ class Augmented(Model):
 
     plan : `suffix` of the name; `parameters`, names of further ones like y; `shape(name, y_structure)` of r;
         `rate(Dynamics)`, the flat node dr/dt; `labels`, what the rows of r are called
+    in_error_norm : whether r is in the error norm of a solve
     """
 
-    def __init__(self, model, plan):
+    def __init__(self, model, plan, in_error_norm=True):
         super().__init__(model.function)
-        self.model, self.plan = model, plan
+        self.model, self.plan, self.in_error_norm = model, plan, in_error_norm
         self.name = f"{model.name}_{plan.suffix}"
         _check_names(model, plan.parameters)
         self.parameters = model.parameters | dict.fromkeys(plan.parameters, inspect.Parameter.empty)
@@ -81,7 +85,7 @@ class Augmented(Model):
         return system.y_structure.unflatten(system.graph.evaluate(float(t), flat, p)["dydt"])
 
     def __reduce__(self):
-        return Augmented, (self.model, self.plan)
+        return Augmented, (self.model, self.plan, self.in_error_norm)
 
     def start(self, y0):
         """(y0, r0): the state at the start, where r is zero; in single precision where y0 is."""
@@ -96,7 +100,8 @@ class Augmented(Model):
         dynamics = Dynamics(self.name, inner.graph, y_part, given)
         graph = with_quadratures(dynamics, self.plan.rate(dynamics))
         names = None if inner.state is None else (*inner.state, *self._names(y_structure.size - y_part.size))
-        return System(self.name, graph, y_structure, p_structure, dtype, names)
+        measured = inner.measured if self.in_error_norm else inner.measured or y_part.size
+        return System(self.name, graph, y_structure, p_structure, dtype, names, measured)
 
     def _structure_of_y(self, whole):
         """The Structure of y in that of (y, r); ShapeError for another one."""

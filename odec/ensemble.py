@@ -100,13 +100,13 @@ def posed_ensemble(model, t_span, y0, params=(), *, batched=(), method="auto", r
     if not batched:
         number_of_members(inputs, t_span, t_eval)  # before the model meets inputs that should have been named
     system, y, p = bound_inputs(model, inputs, dtype)
-    name, rtol = system.name, tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
+    name, rtol = system.name, tolerance(system, "rtol", rtol)
     record = method_for(name, method, rtol, system.dtype)
     _check_place(name, target, threads, executor, on_device, gather)
     check_fits(record, system)
     first, least, most = step_limits(name, record, first_step, min_step, max_step)
     problem = Problem(
-        (0.0, 1.0), y, p, rtol, tolerance(name, "atol", atol, system.y_structure, system.dtype),
+        (0.0, 1.0), y, p, rtol, tolerance(system, "atol", atol),
         first_step=first, min_step=least, max_step=most, max_steps=positive_integer(name, "max_steps", max_steps),
         controller=controller_named(controller),
     )  # fmt: skip

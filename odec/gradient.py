@@ -175,7 +175,7 @@ def _backward(system, record, rtol, atol, method, seminorm):
     """The Backward of what a user gave."""
 
     def checked(what, value):
-        return None if value is None else tolerance(system.name, what, value, system.y_structure, system.dtype)
+        return None if value is None else tolerance(system, what, value)
 
     if not isinstance(seminorm, (bool, np.bool_)):
         raise ArgumentError(f"{system.name}: seminorm is {seminorm!r}; True or False is needed.")

@@ -15,6 +15,7 @@ import numpy as np
 from odec.errors import ArgumentError, ShapeError, SolveError, nearest
 from odec.event import event_kernels, event_list
 from odec.failure import message
+from odec.gradients.continuous import FREE
 from odec.graph.structure import children_of, component_paths
 from odec.integrate.control import controller_named
 from odec.integrate.problem import NO_TIMES, Problem
@@ -128,10 +129,10 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     """
     began = time.perf_counter()
     system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
-    name, rtol = system.name, tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
+    name, rtol = system.name, tolerance(system, "rtol", rtol)
     record = method_for(name, method, rtol, system.dtype)
     problem = Problem(
-        span_of(name, t_span), y, p, rtol, tolerance(name, "atol", atol, system.y_structure, system.dtype),
+        span_of(name, t_span), y, p, rtol, tolerance(system, "atol", atol),
         dense=bool(dense_output), controller=controller_named(controller),
         max_steps=positive_integer(name, "max_steps", max_steps), records=records,
     )  # fmt: skip
@@ -228,8 +229,23 @@ def span_of(name, t_span):
     return t0, t1
 
 
-def tolerance(name, what, value, structure, dtype):
-    """A tolerance as a positive number, or as one for each element of y."""
+def tolerance(system, what, value):
+    """A tolerance of a System as a positive number, or as one for each element of y.
+
+    The error norm is a mean over all elements. Where the System has some outside of it, their tolerances are out of
+    reach, and those of the others narrower by the root of how many there are, so that the norm is that of the others.
+    """
+    given, measured, size = _tolerance(system, what, value), system.measured, system.y_structure.size
+    if measured is None:
+        return given
+    whole = np.full(size, given, system.dtype) * math.sqrt(measured / size)
+    if what.endswith("atol"):
+        whole[measured:] = FREE[system.dtype]
+    return whole
+
+
+def _tolerance(system, what, value):
+    name, structure, dtype = system.name, system.y_structure, system.dtype
     if type(value) is float or (children_of(value) is None and np.ndim(value) == 0):
         try:
             number = real_number(value)

@@ -215,8 +215,8 @@ def _posed(where, model, y0, params, t, rtol, atol, max_steps, dtype):
         if not all_finite(flat):
             raise ArgumentError(f"{system.name}: {first_not_finite(system, what, flat)}; finite numbers are needed.")
     slope = _Slope(system, _time(system, t), p)
-    relative = tolerance(system.name, "rtol", rtol, system.y_structure, system.dtype)
-    absolute = tolerance(system.name, "atol", atol, system.y_structure, system.dtype)
+    relative = tolerance(system, "rtol", rtol)
+    absolute = tolerance(system, "atol", atol)
     relative = np.maximum(relative, ROUNDING * slope.eps)
     return slope, y.astype(float), relative, absolute, positive_integer(system.name, "max_steps", max_steps)
 

@@ -130,7 +130,7 @@ def tolerances_of_y(system, rtol, atol, sizes, error_control):
     """
     structure, dtype, c = system.y_structure, system.dtype, len(sizes)
     relative, absolute = (
-        np.broadcast_to(np.asarray(tolerance(system.name, what, given, structure, dtype), float), (structure.size,))
+        np.broadcast_to(np.asarray(tolerance(system, what, given), float), (structure.size,))
         for what, given in (("rtol", rtol), ("atol", atol))
     )
     if error_control:
@@ -170,8 +170,8 @@ def solution_of_state(task, out, system, inputs, given, throw):
 
     given : (rtol, atol) as the user gave them
     """
-    structure, dtype = system.y_structure, system.dtype
-    rtol, atol = (tolerance(system.name, n, v, structure, dtype) for n, v in zip(("rtol", "atol"), given))
+    structure = system.y_structure
+    rtol, atol = (tolerance(system, what, value) for what, value in zip(("rtol", "atol"), given, strict=True))
     own = dataclasses.replace(task, system=system, problem=dataclasses.replace(task.problem, rtol=rtol, atol=atol))
     width = task.system.y_structure.size // structure.size
     return own.solution(_of_state(out, structure.size, width, inputs), throw)

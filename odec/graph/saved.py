@@ -94,6 +94,7 @@ def system_to_json(system):
         "y": structure_to_json(system.y_structure),
         "p": structure_to_json(system.p_structure),
         "graph": to_json(system.graph),
+        **({} if system.measured is None else {"measured": system.measured}),
     }
 
 
@@ -158,6 +159,7 @@ class SavedSystem(NamedTuple):
     p_structure: Structure
     dtype: str
     state: tuple | None
+    measured: int | None
 
 
 def system_from_json(document):
@@ -181,7 +183,10 @@ def system_from_json(document):
         raise LoadError("p: the parameters are not a dict by name; save the model again.")
     graph = from_json(_field(document, "graph", dict, "model"))
     _check_ports(graph, y.size, p.size, dtype)
-    return SavedSystem(name, graph, y, p, dtype, state)
+    measured = document.get("measured")
+    if measured is not None and not 0 < _field(document, "measured", int, "model") <= y.size:
+        raise LoadError(f"model: measured is {measured}, but y has {y.size} elements; save the model again.")
+    return SavedSystem(name, graph, y, p, dtype, state, measured)
 
 
 FLOATS = ("float64", "float32")

@@ -320,6 +320,9 @@ REFUSED = {
     "per_sample in words": (
         lambda: odec.regularize(growth, Kinetic(), per_sample="yes"), odec.ArgumentError, "per_sample is 'yes'",
     ),
+    "a norm in words": (
+        lambda: odec.regularize(growth, Kinetic(), in_error_norm="no"), odec.ArgumentError, "in_error_norm is 'no'",
+    ),
     "no probe": (lambda: JacobianFrobenius(None), odec.ArgumentError, "probe is None"),
     "no name": (lambda: JacobianFrobenius("a b"), odec.ArgumentError, "name of a parameter"),
     "a probe that is another parameter": (
@@ -366,3 +369,39 @@ def test_bad_input_is_refused_in_words(case):
     with pytest.raises(kind, match=words) as raised:
         refused()
     assert str(raised.value).endswith((".", "it that shape.")) and ";" in str(raised.value)
+
+
+def outside_the_norm(model=layer, order=3):
+    return odec.regularize(model, Taylor(order=order), Kinetic(), in_error_norm=False)
+
+
+@pytest.mark.parametrize("rtol", [1e-6, np.full((3, 1), 1e-6)])
+def test_steps_are_those_of_the_model_where_r_is_outside_the_error_norm(rtol):
+    span, model = (0.0, 4.0), outside_the_norm()
+    plain = odec.solve(layer, span, SAMPLES, LAYER, rtol=rtol)
+    whole = rtol if np.ndim(rtol) == 0 else (rtol, np.ones(2))
+    free = odec.solve(model, span, model.start(SAMPLES), LAYER, rtol=whole)
+    np.testing.assert_allclose(free.ts, plain.ts, rtol=1e-6)
+    np.testing.assert_allclose(free.ys[0], plain.ys, rtol=1e-6)
+    inside = odec.regularize(layer, Taylor(order=3), Kinetic())
+    held = odec.solve(inside, span, inside.start(SAMPLES), LAYER, rtol=whole)
+    assert held.stats["steps"] != plain.stats["steps"]
+    np.testing.assert_allclose(free.y1[1], held.y1[1], rtol=1e-4)
+
+
+def test_r_outside_the_error_norm_in_gradients_ensembles_and_files(tmp_path):
+    model = outside_the_norm(growth, order=2)
+    y0, start = np.array([0.5, -1.2]), model.start(np.array([0.5, -1.2]))
+    grown = np.array([0.8**3, 0.8]) * math.expm1(1.6) / 2
+    for adjoint in ("discrete", "backsolve", "interpolating"):
+        _, pullback = odec.solve_vjp(model, (0.0, 1.0), start, rtol=1e-9, atol=1e-11, t_eval=[], adjoint=adjoint)
+        gradient = pullback((np.zeros((1, 2)), np.array([[1.0, 1.0]])))
+        np.testing.assert_allclose(gradient.y0[0], 2 * grown.sum() * y0, rtol=1e-7)
+    members = odec.solve_ensemble(
+        model, (0.0, 1.0), (np.stack([y0, 2 * y0]), np.zeros((2, 2))), batched="y0", rtol=1e-9, atol=1e-11, t_eval=[]
+    )
+    np.testing.assert_allclose(members.y1[1], np.array([[1.0], [4.0]]) * grown * (y0 @ y0), rtol=1e-7)
+    system = model.bind(start)
+    system.save(tmp_path / "model.json")
+    read = odec.load(tmp_path / "model.json")
+    assert read.measured == pickle.loads(pickle.dumps(system)).measured == 2
