@@ -101,7 +101,8 @@ class Augmented(Model):
         graph = with_quadratures(dynamics, self.plan.rate(dynamics))
         names = None if inner.state is None else (*inner.state, *self._names(y_structure.size - y_part.size))
         measured = inner.measured if self.in_error_norm else inner.measured or y_part.size
-        return System(self.name, graph, y_structure, p_structure, dtype, names, measured)
+        quadratures = inner.quadratures + y_structure.size - y_part.size
+        return System(self.name, graph, y_structure, p_structure, dtype, names, measured, quadratures)
 
     def _structure_of_y(self, whole):
         """The Structure of y in that of (y, r); ShapeError for another one."""

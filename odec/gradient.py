@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ from odec.gradients.residuals import give_back_with, room_for
 from odec.gradients.stepwise import Stepwise, check_steps_can_move
 from odec.graph.structure import component_paths
 from odec.solving import method_for, posed, tolerance
+from odec.system import System
+from odec.transforms.quadrature import at_rest
 from odec.variation import check_options
 
 ADJOINTS = {"discrete": Discrete, "backsolve": Backsolve, "interpolating": Interpolating}
@@ -48,8 +51,8 @@ class Gradient:
 
 
 def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=None, differentiate_steps=False,
-              adjoint_rtol=None, adjoint_atol=None, adjoint_method=None, seminorm=True, batched=None,
-              progress=False, throw=True, **options):  # fmt: skip
+              adjoint_rtol=None, adjoint_atol=None, adjoint_method=None, seminorm=True, gradient_only=False,
+              batched=None, progress=False, throw=True, **options):  # fmt: skip
     """(sol, pullback): the Solution of `odec.solve`, and the transposed derivative of its rows.
 
     `pullback(ys_bar)`, with ys_bar in the structure and shapes of `sol.ys`, returns the Gradient of
@@ -78,6 +81,8 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         are made again for it; without checkpoints and events, and not for method="taylor"
     adjoint_rtol, adjoint_atol, adjoint_method : of the last two; None is as in the solve
     seminorm : they leave the gradient by the parameters out of their error norm
+    gradient_only : of a model of odec.regularize: only the gradient of r is wanted. The solve leaves r as it starts,
+        and outside its error norm, and takes the steps of the model itself; ys_bar still holds the cotangents of r
     batched : the inputs that the members of an ensemble differ in, as odec.solve_ensemble takes them, with its options:
         sol is its EnsembleSolution, and ys_bar is in the structure of its `ys`, or of `y1` where the end only is kept.
         The pullback solves the members again, some at a time, in lanes and threads, or with target="cuda" in a thread
@@ -102,9 +107,11 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     if batched is not None:
         from odec.ensemble_gradient import ensemble_vjp
 
+        _check_gradient_only(gradient_only, "batched is given", True)
         given = checkpoints, differentiate_steps or None, adjoint_rtol, adjoint_atol, adjoint_method
         return ensemble_vjp(model, t_span, y0, params, batched, adjoint, given, {"progress": progress, **options})
     check_options("solve_vjp", options)
+    _check_gradient_only(gradient_only, "events are watched", bool(options["events"]))
     discrete = adjoint == "discrete"
     _check_checkpoints(checkpoints, adjoint)
     how = functools.partial(recorded_run, checkpoints=checkpoints)
@@ -112,8 +119,9 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         how = None  # nothing is recorded, or each step is held by its polynomial
     if adjoint == "interpolating":
         options["dense_output"] = True
-    keeps = room_for if discrete and checkpoints is None and not differentiate_steps else None
-    given = posed(model, t_span, y0, params, records=discrete, residuals=keeps, **options)
+    keeps = room_for if discrete and checkpoints is None and not (differentiate_steps or gradient_only) else None
+    forward = resting if gradient_only else None
+    given = posed(model, t_span, y0, params, records=discrete, residuals=keeps, forward=forward, **options)
     name, start = given.system.name, given.problem.y.copy()
     check_steps_can_move(name, differentiate_steps, adjoint, checkpoints, given.watched)
     if given.watched:
@@ -144,6 +152,40 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, backward)
         given.compile_seconds += time.perf_counter() - began
     return given.solution(out, throw), Pullback(given.system, way, out, isinstance(params, dict))
+
+
+def _check_gradient_only(asked, found, is_so):
+    """ArgumentError for what is no truth value, and for what r cannot be left out with."""
+    if not isinstance(asked, (bool, np.bool_)):
+        raise ArgumentError(f"solve_vjp: gradient_only is {asked!r}; True or False is needed.")
+    if asked and is_so:
+        raise ArgumentError(
+            f"solve_vjp: gradient_only=True, but {found}; one solve without events is needed. Leave gradient_only out."
+        )
+
+
+_resting: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def resting(system):
+    """The System whose quadratures stay as they start, outside of the error norm; ArgumentError for one that has none.
+
+    Made once for a System.
+    """
+    n, count = system.y_structure.size, system.quadratures
+    if not count:
+        raise ArgumentError(
+            f"{system.name}: gradient_only=True, but nothing is integrated along its solution; a model of "
+            "odec.regularize is needed. Leave gradient_only out."
+        )
+    found = _resting.get(system)
+    if found is None:
+        graph, measured = at_rest(system.graph, count), min(n - count, system.measured or n)
+        found = System(
+            system.name, graph, system.y_structure, system.p_structure, system.dtype, system.state, measured, count
+        )
+        _resting[system] = found
+    return found
 
 
 def _with_steps(given, start, progress, throw, by_name):

@@ -117,11 +117,12 @@ class Posed:
 
 def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, t_eval=None, dense_output=False,
           events=(), first_step=None, min_step=0.0, max_step=math.inf, max_steps=1_000_000, controller=None, tstops=(),
-          dtype=None, records=False, residuals=None):  # fmt: skip
+          dtype=None, records=False, residuals=None, forward=None):  # fmt: skip
     """The Posed of the arguments of `solve`, which it checks; what is needed is compiled.
 
     records : keep the start, the size and the state of each accepted step
     residuals : (System, method, Problem) -> Residuals, or None; asked where it is given
+    forward : (System) -> the System that is solved in its place, of the same y and p; None for itself
 
     Raises
     ------
@@ -129,10 +130,11 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     """
     began = time.perf_counter()
     system, y, p = bound(model, y0, parameters_by_name(model, params), dtype)
-    name, rtol = system.name, tolerance(system, "rtol", rtol)
+    solved = system if forward is None else forward(system)
+    name, rtol = system.name, tolerance(solved, "rtol", rtol)
     record = method_for(name, method, rtol, system.dtype)
     problem = Problem(
-        span_of(name, t_span), y, p, rtol, tolerance(system, "atol", atol),
+        span_of(name, t_span), y, p, rtol, tolerance(solved, "atol", atol),
         dense=bool(dense_output), controller=controller_named(controller),
         max_steps=positive_integer(name, "max_steps", max_steps), records=records,
     )  # fmt: skip
@@ -143,7 +145,7 @@ def posed(model, t_span, y0, params=(), *, method="auto", rtol=1e-6, atol=1e-9, 
     t0, t1 = problem.span
     problem.t_eval, problem.tstops = times_within(name, t_eval, t0, t1), stops_within(name, tstops, t0, t1)
     watched = event_list(events)
-    solver = system.solver(record)
+    solver = solved.solver(record)
     if watched:
         problem.events = event_kernels(system, watched, record)
     if residuals is not None:

@@ -48,10 +48,12 @@ class System:
     graph : Function (t: (), y: (n,), p: (m,)) -> dydt (n,); `str(graph)` lists it, `graph.draw()` draws it
     y_structure, p_structure : how y and the parameters (a dict by name) lie in the flat vectors y and p
     measured : how many of the first numbers of y the error norm of a solve is over; None for all
+    quadratures : how many of the last numbers of y the right-hand side does not read
     """
 
-    def __init__(self, name, graph, y_structure, p_structure, dtype, state=None, measured=None):
-        self.name, self.graph, self.dtype, self.state, self.measured = name, graph, dtype, state, measured
+    def __init__(self, name, graph, y_structure, p_structure, dtype, state=None, measured=None, quadratures=0):
+        self.name, self.graph, self.dtype, self.state = name, graph, dtype, state
+        self.measured, self.quadratures = measured, quadratures
         self.y_structure: Structure = y_structure
         self.p_structure: Structure = p_structure
         self._programs = {}

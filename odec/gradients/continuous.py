@@ -30,6 +30,7 @@ from odec.integrate.slots import RESOLUTION
 from odec.ops.rearranging import along
 from odec.ops.structure import concatenate
 from odec.steppers.methods import method_at
+from odec.transforms.quadrature import at_rest
 from odec.transforms.vjp import vjp
 
 FREE = {"float64": 1e300, "float32": 1e37}  # an atol that leaves a component out of the error norm
@@ -37,12 +38,13 @@ CURE = 'Use adjoint="discrete" or adjoint="interpolating", or keep more rows, fr
 FAR_DRIFT = 1e3  # tolerances; a forward solve that loses no accuracy to growth ends within some tens of them
 
 
-def adjoint_dynamics(f):
+def adjoint_dynamics(f, quadratures=0):
     """The right-hand side of y, a and g together, (f, -J^T a, -f_p^T a), sharing the primal.
 
     Parameters
     ----------
     f : Function (t: (), y: (n,), p: (m,)) -> (n,)
+    quadratures : how many of the last numbers of y f does not read; they stay as they are, for nothing needs them
 
     Returns
     -------
@@ -52,7 +54,7 @@ def adjoint_dynamics(f):
     z = input_node("y", (2 * n + m,), f.inputs["y"].dtype)
     t, p = (input_node(name, f.inputs[name].shape, f.inputs[name].dtype) for name in ("t", "p"))
     point = t, along(z, 0, 0, n), p
-    (rate,) = f(*point).values()
+    (rate,) = at_rest(f, quadratures)(*point).values()
     backwards = vjp(f, ["y", "p"])(*point, -along(z, 0, n, 2 * n))
     parts = rate, backwards["y_bar"], *([backwards["p_bar"]] if m else [])
     return Function(f"{f.name}_adjoint", {"t": t, "y": z, "p": p}, {"dydt": concatenate(*parts, axis=0)})
@@ -118,6 +120,7 @@ class Backsolve:
             method if how.method is None else method_at(how.method, problem.rtol if how.rtol is None else how.rtol)
         )
         self.n, self.m, self.dtype = system.y_structure.size, system.p_structure.size, system.dtype
+        self.quadratures = system.quadratures
         self._rhs, self.solver = system.compiled("rhs"), self._solver(system)
         self.inside = bool(problem.t_eval is not None and len(problem.t_eval))
         rtol = problem.rtol if how.rtol is None else how.rtol
@@ -203,9 +206,11 @@ class Backsolve:
         return rate
 
     def distance(self, y, stored):
-        """max_i |y_i - stored_i| / (atol_i + rtol_i |stored_i|), with the larger ones of the two solves' tolerances."""
+        """max_i |y_i - stored_i| / (atol_i + rtol_i |stored_i|) over what is reconstructed, with the larger ones of the
+        two solves' tolerances."""
         rtol, atol = self._accuracy
-        return float(np.max(np.abs(y - stored) / (atol + rtol * np.abs(stored)), initial=0.0))
+        far = np.abs(y - stored) / (atol + rtol * np.abs(stored))
+        return float(np.max(far[: self.n - self.quadratures], initial=0.0))
 
 
 class _Way:
@@ -311,7 +316,7 @@ def adjoint_system(system):
     """The System of `adjoint_dynamics`, made once for a System."""
     found = _adjoints.get(system)
     if found is None:
-        graph = adjoint_dynamics(system.graph)
+        graph = adjoint_dynamics(system.graph, system.quadratures)
         size = graph.inputs["y"].size
         structure = Structure(Leaf((size,), 0), size)
         found = type(system)(f"{system.name}_adjoint", graph, structure, system.p_structure, system.dtype)

@@ -94,8 +94,11 @@ def system_to_json(system):
         "y": structure_to_json(system.y_structure),
         "p": structure_to_json(system.p_structure),
         "graph": to_json(system.graph),
-        **({} if system.measured is None else {"measured": system.measured}),
+        **{name: value for name in COUNTS if (value := getattr(system, name))},
     }
+
+
+COUNTS = ("measured", "quadratures")  # of numbers of y, written where they are not 0 or None
 
 
 def structure_to_json(structure):
@@ -160,6 +163,7 @@ class SavedSystem(NamedTuple):
     dtype: str
     state: tuple | None
     measured: int | None
+    quadratures: int
 
 
 def system_from_json(document):
@@ -183,10 +187,11 @@ def system_from_json(document):
         raise LoadError("p: the parameters are not a dict by name; save the model again.")
     graph = from_json(_field(document, "graph", dict, "model"))
     _check_ports(graph, y.size, p.size, dtype)
-    measured = document.get("measured")
-    if measured is not None and not 0 < _field(document, "measured", int, "model") <= y.size:
-        raise LoadError(f"model: measured is {measured}, but y has {y.size} elements; save the model again.")
-    return SavedSystem(name, graph, y, p, dtype, state, measured)
+    counts = {k: _field(document, k, int, "model") for k in COUNTS if k in document}
+    for key, count in counts.items():
+        if not 0 < count <= y.size:
+            raise LoadError(f"model: {key} is {count}, but y has {y.size} elements; save the model again.")
+    return SavedSystem(name, graph, y, p, dtype, state, counts.get("measured"), counts.get("quadratures", 0))
 
 
 FLOATS = ("float64", "float32")

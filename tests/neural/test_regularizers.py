@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sympy import QQ, ring
 
 import odec
+from odec.gradient import resting
 from odec.regularizers import JacobianFrobenius, Kinetic, Taylor
 from odec.testing import models
 from odec.transforms.jvp import jvp
@@ -403,5 +404,72 @@ def test_r_outside_the_error_norm_in_gradients_ensembles_and_files(tmp_path):
     np.testing.assert_allclose(members.y1[1], np.array([[1.0], [4.0]]) * grown * (y0 @ y0), rtol=1e-7)
     system = model.bind(start)
     system.save(tmp_path / "model.json")
-    read = odec.load(tmp_path / "model.json")
-    assert read.measured == pickle.loads(pickle.dumps(system)).measured == 2
+    for same in (odec.load(tmp_path / "model.json"), pickle.loads(pickle.dumps(system))):
+        assert (same.measured, same.quadratures) == (2, 2)
+    (tmp_path / "model.json").write_text(
+        (tmp_path / "model.json").read_text().replace('"measured": 2', '"measured": 9')
+    )
+    with pytest.raises(odec.LoadError, match="measured is 9, but y has 4 elements"):
+        odec.load(tmp_path / "model.json")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"checkpoints": 4}, {"differentiate_steps": True}, {"adjoint": "backsolve"}, {"adjoint": "interpolating"},
+     {"adjoint": "interpolating", "checkpoints": 4}],
+    ids=str,
+)  # fmt: skip
+def test_gradient_without_r_in_the_forward_solve(how):
+    model = outside_the_norm()
+    given_ = model, (0.0, 4.0), model.start(SAMPLES), LAYER
+    bars, found = (RNG.normal(size=(3, 3, 1)), RNG.normal(size=(3, 2))), []
+    for only in (False, True):
+        sol, pullback = odec.solve_vjp(*given_, rtol=1e-7, t_eval=[1.0, 2.0, 4.0], gradient_only=only, **how)
+        found.append((sol, pullback(bars)))
+    (whole, exact), (rest, gradient) = found
+    assert rest.stats["steps"] == whole.stats["steps"]
+    np.testing.assert_allclose(rest.ys[0], whole.ys[0], rtol=1e-8)  # steps differ by rounding
+    assert not rest.ys[1].any() and whole.ys[1].all()
+    np.testing.assert_allclose(gradient.y0[0], exact.y0[0], rtol=1e-7)
+    np.testing.assert_allclose(gradient.t_eval, exact.t_eval, rtol=1e-7)
+    for name in LAYER:
+        np.testing.assert_allclose(gradient.params[name], exact.params[name], rtol=1e-7)
+
+
+def test_what_is_solved_without_r_is_the_model_alone():
+    model = odec.regularize(layer, Taylor(order=6))
+    system = model.bind(model.start(SAMPLES), LAYER)
+    count = len(resting(system).graph.nodes)
+    assert count < len(layer.bind(SAMPLES, LAYER).graph.nodes) + 6 < len(system.graph.nodes)
+    plain = odec.solve(layer, (0.0, 4.0), SAMPLES, LAYER)
+    sol, _ = odec.solve_vjp(model, (0.0, 4.0), model.start(SAMPLES), LAYER, gradient_only=True)
+    assert sol.stats["steps"] == plain.stats["steps"]
+
+
+def test_backsolve_does_not_reconstruct_r():
+    model = odec.regularize(growth, *(Taylor(order=k) for k in ORDERS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, pullback = odec.solve_vjp(model, (0.0, 2.0), model.start([30.0]), {"a": 3.0}, adjoint="backsolve", t_eval=[])
+        gradient = pullback((np.zeros((1, 1)), np.eye(6)[None, 5]))
+    exact = 2 * 3.0**11 * 30.0 * math.expm1(12.0) / 2
+    assert gradient.y0[0] == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"gradient_only": 1}, "gradient_only is 1; True or False"),
+        ({"gradient_only": True, "events": lambda t, y: y[1][0] - 1.0}, "events are watched"),
+        ({"gradient_only": True, "batched": "y0"}, "batched is given"),
+    ],
+)
+def test_gradients_alone_are_of_one_solve_without_events(how, words):
+    model = odec.regularize(growth, Kinetic())
+    with pytest.raises(odec.ArgumentError, match=words):
+        odec.solve_vjp(model, (0.0, 1.0), model.start([1.0]), **how)
+
+
+def test_gradients_alone_are_of_models_with_quadratures():
+    with pytest.raises(odec.ArgumentError, match=r"growth: gradient_only=True, but nothing is integrated"):
+        odec.solve_vjp(growth, (0.0, 1.0), [1.0], gradient_only=True)
