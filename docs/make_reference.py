@@ -12,6 +12,8 @@ HERE = Path(__file__).parent
 SYSTEM = ("rhs", "jvp", "vjp", "jacobian", "jacobian_sparsity", "hessian_sparsity", "taylor", "divergence", "to_sympy",
           "source", "compile", "save")  # fmt: skip
 
+TERMS = ("regularizers",)  # modules whose classes are what users make
+
 
 def entry(name, value):
     """A heading with the signature, and the docstring as it is."""
@@ -31,9 +33,10 @@ def public():
         value = getattr(odec, name)
         if inspect.ismodule(value):
             lines += [f"### `odec.{name}`", "", inspect.getdoc(value) or "", ""]
-            for inner, function in sorted(vars(value).items()):
-                if inspect.isfunction(function) and function.__module__.startswith(value.__name__) and inner[0] != "_":
-                    lines += entry(f"odec.{name}.{inner}", function)
+            for inner, member in sorted(vars(value).items()):
+                own = inspect.isfunction(member) and member.__module__.startswith(value.__name__) and inner[0] != "_"
+                if own or (name in TERMS and inner in value.__all__):
+                    lines += entry(f"odec.{name}.{inner}", member)
         elif isinstance(value, type) and issubclass(value, (Exception, int)):
             lines += [f"### `odec.{name}`", "", inspect.getdoc(value) or "", ""]
         else:

@@ -18,7 +18,7 @@ from odec.steppers.methods import HOMES, method_named
 ROOT = Path(__file__).parent.parent
 THEORY = sorted((ROOT / "docs" / "theory").glob("*.md"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *THEORY])
-RUNNABLE = ("README.md", "adding_an_op.md", "distributed.md", "steady_states.md", "taylor_maps.md")
+RUNNABLE = ("README.md", "adding_an_op.md", "distributed.md", "neural.md", "steady_states.md", "taylor_maps.md")
 
 
 def blocks(page, language):

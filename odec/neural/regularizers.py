@@ -67,7 +67,7 @@ class Taylor:
 
 @dataclass(frozen=True)
 class Kinetic:
-    """The kinetic energy, the integral of |f|² = |dy/dt|² [finlay2020, (6)]: Taylor(order=1)."""
+    """The kinetic energy, the integral of |f|² = |dy/dt|² [finlay2020]: Taylor(order=1)."""
 
     order = 1
     label = "kinetic"
@@ -79,7 +79,7 @@ class Kinetic:
 
 @dataclass(frozen=True, eq=False)
 class JacobianFrobenius:
-    """The integral of |ε^T df/dy|², whose mean over ε is that of |df/dy|², the Frobenius norm [finlay2020, (7)].
+    """The integral of |ε^T df/dy|², whose mean over ε is that of |df/dy|², the Frobenius norm [finlay2020].
 
     probe : ε, an array or structure like y, of random signs or normal numbers, one for the whole solve; or a name: then
         the model has a parameter of that name more, its last one, like y, so that each solve can have another ε and
