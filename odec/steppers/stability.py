@@ -37,7 +37,7 @@ def growth(method, z):
     """R(z), by which a step of the method multiplies the solution of y' = lambda y, z = h lambda; (m,) -> (m,)."""
     z = np.asarray(z, float)
     step = step_function(_decays(z.size), method)
-    given = {"t": 0.0, "h": 1.0, "y": np.ones(z.size), "p": z, "f0": z}
+    given = {"t": 0.0, "h": 1.0, "y": np.ones(z.size), "p": z, "f0": z if method.carries_slope else 0.0 * z}
     arrays = [given[name] if name in given and node.size else np.ones(node.shape) for name, node in step.inputs.items()]
     return step.evaluate(*arrays)["y1"]
 

@@ -8,6 +8,7 @@ import pytest
 from odec.steppers.methods import methods
 from odec.steppers.stability import growth, real_stability_interval
 from odec.steppers.tableaus import ButcherTableau
+from odec.steppers.taylor import TaylorMethod
 
 METHODS = [m for m in methods() if isinstance(m, ButcherTableau)]
 EULER = ButcherTableau("euler_here", 1, ("0",), ((),), ("1",))
@@ -25,10 +26,15 @@ def polynomial(tableau):
     return coefficients
 
 
-@pytest.mark.parametrize(
+@pytest.mark.parametrize(  # [hairer1996, IV.2]
     ("tableau", "known"),
-    [(EULER, 2.0), (CLASSICAL, 2.785293563405282)],  # [hairer1996, IV.2]
-    ids=("euler", "rk4"),
+    [
+        (EULER, 2.0),
+        (CLASSICAL, 2.785293563405282),
+        (TaylorMethod(3), 2.512745326618329),
+        (TaylorMethod(4), 2.785293563405282),
+    ],
+    ids=("euler", "rk4", "taylor3", "taylor4"),
 )
 def test_intervals_known_from_the_literature(tableau, known):
     assert real_stability_interval(tableau) == pytest.approx(known, rel=1e-6)
