@@ -327,16 +327,16 @@ METHOD_COLUMNS = "{name:<{width}}  {order:<5}  {stages:>6}  {dense:>5}  "
 
 def _methods(options):
     from odec.steppers.methods import methods
+    from odec.steppers.taylor import TaylorMethod
 
     records = methods()
     row = METHOD_COLUMNS.replace("{width}", str(max(len(m.name) for m in records)))
     print(row.format(name="name", order="order", stages="stages", dense="dense") + "family; source")
     columns = min(120, max(80, shutil.get_terminal_size((120, 24)).columns))
     for m in records:
-        order = f"{m.order or 'rtol'}" if m.error_order is None else f"{m.order}({m.error_order})"
-        start = row.format(
-            name=m.name, order=order, stages=m.stages, dense=(m.dense_order or "-") if m.order else order
-        )
+        order = f"{m.order}" if m.error_order is None else f"{m.order}({m.error_order})"
+        order, dense = ("rtol", "rtol") if isinstance(m, TaylorMethod) else (order, m.dense_order or "-")
+        start = row.format(name=m.name, order=order, stages=m.stages, dense=dense)
         print(
             textwrap.fill(f"{m.family}; {m.source}", columns, initial_indent=start, subsequent_indent=" " * len(start))
         )

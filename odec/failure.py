@@ -18,7 +18,7 @@ from odec.graph.trace import place, source_line
 from odec.integrate.stiffness import HELD
 from odec.ops.call import call
 from odec.steppers.stability import real_stability_interval
-from odec.steppers.step import step_function
+from odec.steppers.step import of_one_order, step_function
 from odec.steppers.taylor import TaylorMethod
 from odec.transforms.singular import singular_point
 
@@ -158,7 +158,7 @@ def _culprit_of_slope(system, out):
 def _culprit_of_step(system, method, out, rtol, atol):
     """(why, cure) for the step that failed, or None where it is finite when done again."""
     taylor = isinstance(method, TaylorMethod)
-    step = step_function(system.graph if taylor else _called(system.graph), method)
+    step = step_function(system.graph if taylor else _called(system.graph), of_one_order(method))
     for given in _tries(step, np.zeros_like(out.y) if taylor else out.slope, out, rtol, atol):
         origin = step.first_non_finite(*given.values())
         if origin is not None:

@@ -437,7 +437,9 @@ def _suits_lanes(graph, record):
     """Whether trajectories fill vectors side by side; loops over arrays, and over orders, fill them alone."""
     if not is_small(graph):
         return False
-    return not isinstance(record, TaylorMethod) or operation_count(taylor(graph, record.known_order)) <= INLINE
+    if not isinstance(record, TaylorMethod):
+        return True
+    return not record.adapts_order and operation_count(taylor(graph, record.known_order)) <= INLINE
 
 
 def _step_function(system, method="auto"):

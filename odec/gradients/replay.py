@@ -11,7 +11,7 @@ from odec.graph.node import constant, input_node, line_is
 from odec.ops.call import call
 from odec.ops.rearranging import along
 from odec.steppers.runge_kutta import evaluation
-from odec.steppers.step import dense_function, step_function, taped_step_function
+from odec.steppers.step import dense_function, of_one_order, step_function, taped_step_function
 from odec.transforms.jvp import jvp
 from odec.transforms.tape import taped, with_results
 from odec.transforms.vjp import vjp
@@ -21,8 +21,10 @@ def replay_function(f, method, rows=False):
     """One step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), from its start alone.
 
     (t, h, y, p) -> y1 (n,), and with `rows` q (degree, n), the polynomial of step.py. The slope at the start is
-    evaluated here: a step that is done again has none before it.
+    evaluated here: a step that is done again has none before it. A step of an order that was adapted is done again with
+    the highest one: the terms that it left out are within the tolerance.
     """
+    method = of_one_order(method)
     step, y, inputs = step_function(f, method), f.inputs["y"], _step_inputs(f)
     t, h, start, p = inputs.values()
     with line_is(None):

@@ -24,6 +24,7 @@ from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.structure import concatenate, element, reshape, stack
 from odec.steppers.hermite import stacked
 from odec.steppers.step import own_size, step_function, taped_step_function
+from odec.steppers.taylor import Sizes, told_order
 
 LEAST_LOG = -13.287712379549449  # log2(1e-4): errors below say no more [hairer1993, II.4]
 STRETCH, STRETCH_FIXED = 1.01, 1.000001  # how much longer the last step may be than the size asked for
@@ -51,11 +52,13 @@ def advance_function(f, method, commits=True, keeps=True, tapes=False):
     }  # fmt: skip
     with line_is(None):
         now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
-        own = own_size(f, method, now.t, *(inputs[name] for name in ("y", "p", "rtol", "atol")))
-        plan = _Plan(now, task, rules, own)
-        found = step(now.t, plan.tried, *(inputs[name] for name in ("y", "p", "f0", "rtol", "atol")))
+        last = [told_order(method, element(inputs["now"], at.ORDER))] if method.adapts_order else []
+        point = now.t, *(inputs[name] for name in ("y", "p", "rtol", "atol"))
+        plan = _Plan(now, task, rules, own_size(f, method, *point, *last))
+        found = step(now.t, plan.tried, *(inputs[name] for name in ("y", "p", "f0", "rtol", "atol")), *last)
         accepted = plan.accepted(found["error"])
-        then = _then(now, task, rules, plan, found["error"], accepted, method.adaptive, own)
+        orders = Sizes(f, method, *point, *last) if last else None
+        then = _then(now, task, rules, plan, found["error"], accepted, method, orders)
         y1, f1 = found["y1"], found["f1"]
         if commits:
             y1 = where(accepted, y1, inputs["y"])
@@ -86,7 +89,7 @@ def control_function():
     inputs = {name: input_node(name, shape, "float64") for name, shape in inputs.items()}
     now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
     plan = _Plan(now, task, rules)
-    then = _then(now, task, rules, plan, inputs["error"], plan.accepted(inputs["error"]), True)
+    then = _then(now, task, rules, plan, inputs["error"], plan.accepted(inputs["error"]))
     return Function("control", inputs, {"then": then})
 
 
@@ -136,9 +139,10 @@ class _Plan:
         return named(le(where(self.stuck, FAR, squared), 1.0), "accepted")
 
 
-def _then(now, task, rules, plan, squared, accepted, adaptive, own=None):
-    """The slots after the try."""
-    ahead, lost = _moved(now, plan, own is not None)
+def _then(now, task, rules, plan, squared, accepted, method=None, orders=None):
+    """The slots after the try; without a method, of any that has a controller."""
+    adaptive, exactly = method is None or method.adaptive, method is not None and method.sizes_itself
+    ahead, lost = _moved(now, plan, exactly)
     t = named(where(accepted, where(plan.ends, task.stop, ahead), now.t), "t1")
     taken, stuck = where(accepted, 1.0, 0.0), where(plan.stuck, 1.0, 0.0)
     steps, tries = now.steps + taken, now.tries + (1.0 - stuck)
@@ -146,8 +150,8 @@ def _then(now, task, rules, plan, squared, accepted, adaptive, own=None):
     quiet = smaller(left, rules.max_steps - tries)  # the least margin of what asks for attention
     quiet = quiet - FAR * stuck if adaptive else where(accepted, quiet, 0.0)
     attention = where(le(quiet, 0.0), task.live, 0.0)
-    if own is not None:
-        control = _retried(now, rules, plan, squared, accepted)
+    if exactly:
+        control = _retried(now, task, rules, plan, squared, accepted, t, orders)
         lost = where(accepted, where(plan.ends, 0.0, lost), now.lost)
     elif adaptive:
         control = _controlled(now, rules, plan, squared, accepted, taken)
@@ -194,11 +198,19 @@ def _moved(now, plan, exactly):
     return ahead, (now.t - (ahead - shift)) + (step - shift)
 
 
-def _retried(now, rules, plan, squared, accepted):
+def _retried(now, task, rules, plan, squared, accepted, t, orders):
     """As _controlled, where each step finds its own size: how far the next may go, which no run of coefficients that
-    happen to vanish can stretch beyond some times the last."""
+    happen to vanish can stretch beyond some times the last; and of which order it is, where that is adapted.
+
+    orders : Sizes or None
+    """
     h = where(accepted, rules.direction * MOST_STRETCH * plan.size, RETREAT * plan.tried)
-    return [h, now.log1, now.log2, now.ratio1, now.ratio2, now.most_growth, where(lt(squared, FAR), 0.0, 1.0)]
+    order = now.most_growth
+    if orders is not None:  # behind a stop the next one is taken to be as near
+        left = where(plan.ends, plan.tried, task.stop - t)
+        longest = where(accepted, smaller(absolute(left), rules.max_step), FAR)
+        order = orders.next_order(smaller(longest, absolute(h)))
+    return [h, now.log1, now.log2, now.ratio1, now.ratio2, order, where(lt(squared, FAR), 0.0, 1.0)]
 
 
 def smaller(a, b):

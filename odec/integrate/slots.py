@@ -8,6 +8,7 @@ from __future__ import annotations
     T, H, LOG1, LOG2, RATIO1, RATIO2, MOST_GROWTH, BROKEN, STEPS, TRIES, LOST, TRIED, ACCEPTED, STUCK, ATTENTION,
 ) = range(15)  # fmt: skip
 NOWS = 15
+ORDER = MOST_GROWTH  # of the next step, for methods that adapt it; FREE at a start
 FREE, HELD = 1e3, -7.4e-4  # in MOST_GROWTH, of log2 of h_{n+1} / h_n: no bound; 0, less the error of rough_exp2
 
 # task: float64, what a lane is to do, likewise: its next stop, how much of it is spared where more stops follow, else

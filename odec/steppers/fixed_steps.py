@@ -13,6 +13,7 @@ class FixedSteps:
     adaptive = False
     carries_slope = False
     sizes_itself = False
+    adapts_order = False
     kept = ()
     degree = 3
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from odec.graph.function import Function
 from odec.graph.node import input_node
-from odec.steppers.step import step_function
+from odec.steppers.step import of_one_order, step_function
 
 POINTS = 512  # values of z that one evaluation of the step looks at
 FARTHEST = 1e6  # beyond, the method counts as stable for every decay
@@ -36,7 +36,7 @@ def real_stability_interval(method):
 def growth(method, z):
     """R(z), by which a step of the method multiplies the solution of y' = lambda y, z = h lambda; (m,) -> (m,)."""
     z = np.asarray(z, float)
-    step = step_function(_decays(z.size), method)
+    step = step_function(_decays(z.size), of_one_order(method))
     given = {"t": 0.0, "h": 1.0, "y": np.ones(z.size), "p": z, "f0": z if method.carries_slope else 0.0 * z}
     arrays = [given[name] if name in given and node.size else np.ones(node.shape) for name, node in step.inputs.items()]
     return step.evaluate(*arrays)["y1"]

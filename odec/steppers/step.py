@@ -1,6 +1,6 @@
 """One step of a method, and its dense output, as graphs: what the loop may assume of every method.
 
-step  : (t, h, y, p, f0, rtol, atol) -> y1, f1, k, error
+step  : (t, h, y, p, f0, rtol, atol[, last]) -> y1, f1, k, error
     y1 (n,)      the new state
     f1 (n,)      f at the new state, the next step's f0
     k (kept, n)  stages that the dense output needs beside f0 and f1
@@ -11,7 +11,7 @@ dense : (t, h, y, p, f0, y1, f1, k) -> q (degree, n), for theta from 0 to 1
 
 t, h are float64 numbers; f0 and f1 have no elements for a method that carries nothing from step to step, rtol and
 atol none for a method of fixed steps. The Taylor method carries what rounding has left out of y instead of a slope;
-0 at a start.
+0 at a start; where it adapts its order, a step is told that, as `last`.
 """
 
 from __future__ import annotations
@@ -46,17 +46,22 @@ def check_fits(method, system):
         check(method, system)
 
 
+def of_one_order(method):
+    """The method itself; of one that adapts its order, that of the highest."""
+    return method.highest if method.adapts_order else method
+
+
 def step_function(f, method):
     """One step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), as a Function."""
-    inputs = _inputs(f, method, "t h y p f0 rtol atol")
+    inputs = _inputs(f, method, "t h y p f0 rtol atol" + " last" * method.adapts_order)
     with line_is(None):
         return STEPS[type(method)](f, method, **inputs)
 
 
-def own_size(f, method, t, y, p, rtol, atol):
+def own_size(f, method, t, y, p, rtol, atol, *last):
     """The size that a step of the method finds for itself, a positive number; None where the loop chooses it."""
     size = SIZES.get(type(method))
-    return None if size is None else size(f, method, t, y, p, rtol, atol)
+    return None if size is None else size(f, method, t, y, p, rtol, atol, *last)
 
 
 def taped_step_function(f, method):
@@ -103,6 +108,9 @@ def _inputs(f, method, names):
     slope, tolerance = (n if method.carries else 0,), (n if method.adaptive else 0,)
     shapes = {
         "t": (), "h": (), "y": (n,), "y1": (n,), "p": f.inputs["p"].shape, "f0": slope, "f1": slope,
-        "rtol": tolerance, "atol": tolerance, "k": (len(method.kept), n),
+        "rtol": tolerance, "atol": tolerance, "k": (len(method.kept), n), "last": (),
     }  # fmt: skip
-    return {name: input_node(name, shapes[name], "float64" if name in "th" else dtype) for name in names.split()}
+    return {
+        name: input_node(name, shapes[name], "float64" if name in ("t", "h", "last") else dtype)
+        for name in names.split()
+    }

@@ -56,6 +56,7 @@ class ButcherTableau:
     family: str = "explicit Runge-Kutta"
 
     sizes_itself = False
+    adapts_order = False
 
     def __post_init__(self):
         for field in ("c", "b", "b_error", "b_error_second", "extra_c"):

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from odec.errors import ArgumentError
+from odec.errors import ArgumentError, nearest
 from odec.graph.function import Function
 from odec.graph.node import constant
 from odec.graph.op import OPS
 from odec.ops.call import call
 from odec.ops.families import broadcast_to
 from odec.ops.linalg import matmul
+from odec.ops.rearranging import along
 from odec.ops.rough import rough_exp2, rough_log2
-from odec.ops.statistics import np_max
-from odec.ops.structure import concatenate, row
+from odec.ops.statistics import np_max, np_min
+from odec.ops.structure import concatenate, reshape, row
 from odec.steppers.hermite import stacked
 from odec.steppers.runge_kutta import (
     evaluation,
@@ -36,28 +37,43 @@ USUAL_RTOL = 1e-6  # of odec.solve
 NOISE = 16.0  # roundings of a slope that the error of a step does not see
 LOG2_E = 1.4426950408889634
 
+ADAPTIVE = "adaptive"
+LEAST_ADAPTED = 4  # order, so that there are two pairs of coefficients
+ROOM = 2.0  # the highest order of an adapted one, in units of the one that rtol sets
+CANCELS = 4.0  # how much larger than y a term may be, in units of tolerance / rounding
+EACH_ORDER, EACH_STEP = (
+    100.0,
+    100.0,
+)  # operations beside those of the model: of an order, of a step for each number of y
+AS_GOOD = 0.015  # octaves of cost that an order must save
+NEVER = 1e4  # a logarithm beyond those of numbers
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False, repr=False)
 class TaylorMethod:
     """The Taylor series method: y(t + h) = sum_k y_k h^k up to an order, of normalised coefficients y_k.
 
-    order : a number from 2 to 100; None takes it from the relative tolerance, ceil(1 - ln(rtol) / 2)
+    order : a number from 2 to 100; None takes it from the relative tolerance, ceil(1 - ln(rtol) / 2); "adaptive" begins
+        with that one, and takes for each step the one that promises the least work per unit of time, from 4 to twice
+        as much, by loops over the orders
     The step size follows from the last two coefficients, so that the terms left out stay within the tolerance:
     h = exp(-0.7 / (p - 1)) min(|y_{p-1}|^(-1/(p-1)), |y_p|^(-1/p) exp(-2/p)), with |v| the largest of
     |v_i| / (atol_i + rtol_i |y_i|). It grows by at most ten times from step to step, so that coefficients which happen
     to vanish stretch none. The dense output is the series itself. What rounding leaves out of the state and of time is
     carried on (compensated sums), so that errors of long solves grow as the square root of the number of steps.
     A model that is not analytic (where, abs, maximum, interp, ...) has steps whose slope at the end is compared with f
-    there, and which are rejected where a kink is within them.
+    there, and which are rejected where a kink is within them; with order="adaptive" every model has.
+    As an attribute, `order` is the number; where the tolerance sets it, that of the default one.
 
     Raises
     ------
-    ArgumentError : an order that is no integer from 2 to 100
+    ArgumentError : an order that is no integer from 2 to 100, None or "adaptive"
 
     References: [jorba2005]
     """
 
-    order: int | None = None
+    order: int
+    set_by: str  # what the order comes from: "user"; "rtol"; "steps", as the solve goes on
 
     name = "taylor"
     family = "Taylor series"
@@ -71,29 +87,38 @@ class TaylorMethod:
     adaptive = True
     sizes_itself = True  # the size of a step follows from its own coefficients, not from the error of the one before
 
-    def __post_init__(self):
-        if self.order is None:
-            return
-        if isinstance(self.order, bool) or not isinstance(self.order, (int, np.integer)):
-            raise ArgumentError(
-                f"taylor: order is {self.order!r}; an integer, or None for one that rtol sets, is needed."
-            )
-        if not LEAST_ORDER <= self.order <= MOST_ORDER:
-            raise ArgumentError(
-                f"taylor: order is {self.order}; a number from {LEAST_ORDER} to {MOST_ORDER} is needed."
-            )
+    def __init__(self, order: int | str | None = None):
+        if order is None:
+            order, set_by = order_for(USUAL_RTOL), "rtol"
+        elif isinstance(order, str):
+            order, set_by = _start(order), "steps"
+        else:
+            order, set_by = _checked(order), "user"
+        object.__setattr__(self, "order", order)
+        object.__setattr__(self, "set_by", set_by)
 
     def __repr__(self):
-        return f"<TaylorMethod: order {'from rtol' if self.order is None else self.order}>"
+        order = {"user": self.order, "rtol": "from rtol", "steps": ADAPTIVE}[self.set_by]
+        return f"<TaylorMethod: order {order}>"
 
     def at(self, rtol):
         """The method of the order for a relative tolerance, a number or a vector."""
-        return self if self.order is not None else _of_order(order_for(float(np.min(rtol))))
+        return self if self.set_by == "user" else _of_order(order_for(float(np.min(rtol))), self.set_by)
+
+    @property
+    def adapts_order(self):
+        """Whether the order changes from step to step: `order` is then that of the first one."""
+        return self.set_by == "steps"
 
     @property
     def known_order(self):
-        """The order; where none is given and no tolerance has set it, that of the default tolerance."""
-        return order_for(USUAL_RTOL) if self.order is None else int(self.order)
+        """The order of the last coefficient that a step has room for."""
+        return most_of(self.order) if self.adapts_order else self.order
+
+    @property
+    def highest(self):
+        """The method of the one order `known_order`, whose series begin with those of this one."""
+        return _of_order(self.known_order, "user") if self.adapts_order else self
 
     @property
     def kept(self):
@@ -108,22 +133,43 @@ class TaylorMethod:
     @property
     def dense_order(self):
         """The order of the dense output, which is the series itself."""
-        return self.known_order
+        return self.order
 
     @property
     def error_exponent(self):
         """The error of a step falls as h to this power."""
-        return self.known_order + 1
+        return self.order + 1
 
     @property
     def digest(self):
         """What tells methods of other orders apart, equal in every process."""
-        return f"taylor {self.known_order}"
+        return f"taylor {self.order}" + (" adaptive" if self.adapts_order else "")
 
 
 @functools.cache
-def _of_order(order):
-    return TaylorMethod(order)
+def _of_order(order, set_by):
+    method = TaylorMethod(order if set_by == "user" else ADAPTIVE if set_by == "steps" else None)
+    object.__setattr__(method, "order", order)
+    return method
+
+
+def _start(text):
+    if text != ADAPTIVE:
+        raise ArgumentError(
+            f"taylor: order is {text!r}{nearest(text, (ADAPTIVE,))} It is a number from {LEAST_ORDER} to {MOST_ORDER}, "
+            f'None for one that rtol sets, or "{ADAPTIVE}" for one that changes from step to step.'
+        )
+    return order_for(USUAL_RTOL)
+
+
+def _checked(order):
+    if isinstance(order, bool) or not isinstance(order, (int, np.integer)):
+        raise ArgumentError(
+            f'taylor: order is {order!r}; an integer, None for one that rtol sets, or "{ADAPTIVE}" is needed.'
+        )
+    if not LEAST_ORDER <= order <= MOST_ORDER:
+        raise ArgumentError(f"taylor: order is {order}; a number from {LEAST_ORDER} to {MOST_ORDER} is needed.")
+    return int(order)
 
 
 def order_for(rtol):
@@ -131,25 +177,31 @@ def order_for(rtol):
     return min(max(LEAST_ORDER, math.ceil(1.0 - 0.5 * math.log(rtol))), MOST_ORDER)
 
 
-def taylor_step(f, method, t, h, y, p, f0, rtol, atol):
+def most_of(order):
+    """The highest order of an adapted one that begins with `order`."""
+    return min(max(LEAST_ADAPTED, math.ceil(ROOM * order)), MOST_ORDER)
+
+
+def taylor_step(f, method, t, h, y, p, f0, rtol, atol, last=None):
     """y1 = y + sum_{k=1..order} y_k h^k; as `k` the coefficients, as `f0` and `f1` what rounding left out of y and y1.
 
     f : Function (t: (), y: (n,), p: (m,)) -> (n,)
-    t, h, y, p, f0, rtol, atol : input nodes, as in step.py
+    t, h, y, p, f0, rtol, atol : input nodes, as in step.py; last : that of the order, where it is adapted
     """
-    inputs = dict(t=t, h=h, y=y, p=p, f0=f0, rtol=rtol, atol=atol)
-    series = coefficients(f, method, t, y, p)
+    inputs = dict(t=t, h=h, y=y, p=p, f0=f0, rtol=rtol, atol=atol) | ({} if last is None else {"last": last})
+    series = coefficients(f, method, t, y, p, last)
     increment = named(_increment(series, in_dtype(h, y), y) + f0, "increment")
     y1 = named(y + increment, "y1")
     moved = y1 - y  # so the sum's rounding is known exactly [knuth1998, 4.2.2]
     lost = named((y - (y1 - moved)) + (increment - moved), "lost")
     error = zero_if_finite(y1)
-    if kink(f) is not None:
-        error = _residual(f, method, series, t, h, y, y1, p, rtol, atol)
+    if last is not None or kink(f) is not None:
+        order = float(method.order) if last is None else in_dtype(last, y)
+        error = _residual(f, series, order, t, h, y, y1, p, rtol, atol)
     return Function("step", inputs, {"y1": y1, "f1": lost, "k": series, "error": error})
 
 
-def _residual(f, method, series, t, h, y, y1, p, rtol, atol):
+def _residual(f, series, order, t, h, y, y1, p, rtol, atol):
     """The error² of step.py from how far the series' slope at the end is from f there: h (s'(h) - f) / (order + 1).
 
     A kink or a jump of f within the step shows in it, which no coefficient at the start does. What rounding alone makes
@@ -161,7 +213,7 @@ def _residual(f, method, series, t, h, y, y1, p, rtol, atol):
     noise = NOISE * float(np.finfo(y.dtype).eps)
     excess = absolute(slope - rate) - noise * (absolute(slope) + absolute(rate))
     excess = OPS["where"](OPS["lt"](excess, 0.0), 0.0, excess)
-    ratio = (1.0 / (method.known_order + 1)) * (size * excess) / scale_of(y, y1, rtol, atol)
+    ratio = (1.0 / (order + 1.0)) * (size * excess) / scale_of(y, y1, rtol, atol)
     return sum_of_squares(ratio) * (1.0 / y.size)
 
 
@@ -174,16 +226,87 @@ def _slope_at_end(series, size):
     return total
 
 
-def taylor_size(f, method, t, y, p, rtol, atol):
+def taylor_size(f, method, t, y, p, rtol, atol, last=None):
     """The size of a step, a positive float64 number: the formula of TaylorMethod."""
+    if last is not None:
+        return Sizes(f, method, t, y, p, rtol, atol, last).own
     series, order = coefficients(f, method, t, y, p), method.known_order
-    size = OPS["abs"]
-    weight = 1.0 / (atol + rtol * size(y))
-    before, last = (np_max(size(row(series, k)) * weight, axis=0) for k in (order - 1, order))
-    logs = [-(1.0 / k) * rough_log2(in_double(x)) for k, x in ((order - 1, before), (order, last))]
+    before, after = (_norm(row(series, k), y, rtol, atol) for k in (order - 1, order))
+    logs = [-(1.0 / k) * rough_log2(in_double(x)) for k, x in ((order - 1, before), (order, after))]
     logs[1] = logs[1] - 2.0 * LOG2_E / order
     least = OPS["where"](OPS["lt"](*logs), *logs)
     return named(rough_exp2(least - 0.7 * LOG2_E / (order - 1)), "size")
+
+
+def _norm(v, y, rtol, atol):
+    """The largest |v_i| / (atol_i + rtol_i |y_i|)."""
+    return np_max(OPS["abs"](v) * (1.0 / (atol + rtol * OPS["abs"](y))), axis=0)
+
+
+class Sizes:
+    """What steps of other orders come to, by the coefficients y_0, ..., y_last that were found, and by a geometric
+    series beyond. Vectors are over the orders k from 0 to the highest one, of base-2 logarithms.
+
+    own : the size of the step of the order `last`, a number
+    Coefficients that are large against y cancel, so sizes are also bounded by |y_k| h^k <= CANCELS / eps, for each k.
+    """
+
+    def __init__(self, f, method, t, y, p, rtol, atol, last):
+        most, series = method.known_order, coefficients(f, method, t, y, p, last)
+        norms = [reshape(_norm(row(series, k), y, rtol, atol), shape=(1,)) for k in range(most + 1)]
+        self.costs = constant(np.log2(_costs(taylor(f, most), y.size)), "float64")
+        self.orders, self.last = constant(np.arange(most + 1.0), "float64"), last
+        self.logs = self._beyond(rough_log2(in_double(concatenate(*norms, axis=0))))
+        parts = constant(1.0 / np.maximum(np.arange(most + 1.0), 1.0), "float64")
+        widest = (math.log2(CANCELS / float(np.finfo(y.dtype).eps)) - self.logs) * parts
+        self.bound = named(np_min(OPS["where"](self._between(1.0, last), widest, NEVER)), "bound")
+        self.sizes = self._sizes(-self.logs * parts, np.arange(2.0, most + 1.0))
+        at_last = np_max(OPS["where"](self._between(last, last), self.sizes, -NEVER))
+        self.own = named(rough_exp2(_smaller(at_last, self.bound)), "size")
+
+    def _between(self, low, high):
+        """Whether orders are from one number to another."""
+        return OPS["and"](OPS["le"](low, self.orders), OPS["le"](self.orders, high))
+
+    def _beyond(self, logs):
+        """The logarithms of the norms, those beyond `last` by how the last two are below the two before them."""
+        ahead = self.orders - self.last
+        pairs = (self._between(self.last - 1.0, self.last), self._between(self.last - 3.0, self.last - 2.0))
+        newest, before = (np_max(OPS["where"](pair, logs, -NEVER)) for pair in pairs)
+        slope = named(0.5 * (newest - before), "slope")
+        level = np_max(OPS["where"](pairs[0], logs - ahead * slope, -NEVER))
+        return OPS["where"](OPS["le"](ahead, 0.0), logs, level + ahead * slope)
+
+    def _sizes(self, radii, k):
+        """The formula of TaylorMethod, from logarithms of |y_k|^(-1/k), for orders k from 2 on."""
+        after = along(radii, 0, 2, None) - constant(2.0 * LOG2_E / k, "float64")
+        sizes = _smaller(along(radii, 0, 1, -1), after) - constant(0.7 * LOG2_E / (k - 1.0), "float64")
+        return concatenate(constant(np.full(2, -NEVER), "float64"), sizes, axis=0)
+
+    def next_order(self, longest):
+        """The least order whose costs for each unit of time are within some percent of the least, a float64 number,
+        where no step may be longer than `longest`: of those from LEAST_ADAPTED to half as much again as the last."""
+        score = self.costs - _smaller(self.sizes, _smaller(self.bound, rough_log2(longest)))
+        score = OPS["where"](self._between(float(LEAST_ADAPTED), 1.5 * self.last), score, NEVER)
+        good = OPS["le"](score, np_min(score) + AS_GOOD)
+        return named(np_min(OPS["where"](good, self.orders, float(MOST_ORDER))), "next_order")
+
+
+def _smaller(a, b):
+    return OPS["where"](OPS["lt"](a, b), a, b)
+
+
+def _costs(jet, n):
+    """Of a step of each order, in operations."""
+    each, pairs = jet.costs
+    k = np.arange(jet.order + 1.0)
+    return pairs * k * (k + 1.0) / 2.0 + (each + EACH_ORDER) * (k + 1.0) + EACH_STEP * n
+
+
+def told_order(method, order):
+    """A number that was kept as the order of the next step: that of the first one where it is none."""
+    inside = OPS["and"](OPS["le"](float(LEAST_ADAPTED), order), OPS["le"](order, float(method.known_order)))
+    return OPS["where"](inside, order, float(min(max(method.order, LEAST_ADAPTED), method.known_order)))
 
 
 def taylor_dense(f, method, t, h, y, p, f0, y1, f1, k):
@@ -212,8 +335,10 @@ def centred(order):
     return result
 
 
-def coefficients(f, method, t, y, p):
+def coefficients(f, method, t, y, p, last=None):
     """(order + 1, n): unrolled where that is straight-line code of some length, else the call of a kernel."""
+    if last is not None:
+        return call(taylor(f, method.known_order, told=True), t, y, p, last)
     jet = taylor(f, method.known_order)
     if jet.operations <= INLINE:
         return jet(t, y, p)["coefficients"]

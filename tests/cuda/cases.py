@@ -101,6 +101,11 @@ LONGER = {
     "a series in a loop over the orders": (
         mixed, (0.0, 1.0), RANDOM.normal(size=(3, 20)), (0.3,), "y0", {"method": "taylor", "rtol": 1e-10},
     ),
+    "a series of changing order": (
+        pendulum, (0.0, 2.0), {"angle": np.array([0.5, 1.0, 0.2]), "speed": np.zeros(3)},
+        {"length": np.array([0.1, 1.0, 0.2])}, ("y0", "length"),
+        {"method": odec.TaylorMethod(order="adaptive"), "rtol": 1e-10, "t_eval": TIMES},
+    ),
     "events along a series": (
         pendulum, (0.0, 3.0), {"angle": np.array([0.5, 1.0, 0.2]), "speed": np.zeros(3)},
         {"length": np.array([0.1, 1.0, 0.2])}, ("y0", "length"),
