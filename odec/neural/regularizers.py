@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import os
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,7 @@ from odec.ops.structure import concatenate, reshape
 from odec.transforms.taylor import coefficients, kink
 from odec.transforms.vjp import vjp
 
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 MOST_ORDER = 20  # the largest K for which (K!)² is finite in single precision
 
 
@@ -225,8 +228,16 @@ class Regularizers:
             "of its smooth pieces: jumps between them are not seen. For a regularizer that sees all of f take a smooth "
             "function (np.tanh, odec.special.softplus), or order 1.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=_frames_of_odec() + 1,
         )
+
+
+def _frames_of_odec():
+    """How many frames lie between a caller of this and the user's code, that caller's own with them."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, count = frame.f_back, count + 1
+    return count
 
 
 def _norms(part, axis):
