@@ -102,12 +102,16 @@ def times(a, factor):
 
 def replaced(index, variable, by):
     """An index with an affine index in place of a loop variable."""
-    stride = dict(index.terms).get(variable)
+    stride, beside = dict(index.terms).get(variable), dict(index.beside).get(variable)
+    if beside:
+        assert by.offset == 0, "what stands beside a table has no offset"
+        kept = Index(0, tuple(t for t in index.beside if t[0] != variable))
+        index = Index(index.offset, index.terms, index.table, plus(kept, times(by, beside)).terms)
     if not stride:
         return index
     rest = Index(index.offset, tuple(t for t in index.terms if t[0] != variable))
     moved = plus(rest, times(by, stride))
-    return Index(moved.offset, moved.terms, index.table)
+    return Index(moved.offset, moved.terms, index.table, index.beside)
 
 
 def span(index, extents):

@@ -16,11 +16,15 @@ from odec.graph.op import Op
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A position in a buffer: offset + sum of stride * loop variable, then through a table if there is one."""
+    """A position in a buffer: offset + sum of stride * loop variable, then through a table if there is one.
+
+    beside : terms that are added to the number in the table
+    """
 
     offset: int = 0
     terms: tuple[tuple[str, int], ...] = ()
     table: str | None = None
+    beside: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

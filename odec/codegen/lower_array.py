@@ -16,13 +16,14 @@ from odec.codegen.places import Places
 from odec.codegen.row_blocks import in_row_blocks
 from odec.codegen.workspace import place_buffers
 from odec.graph.function import Function
-from odec.graph.node import input_node, make
+from odec.graph.node import Data, input_node, make
 from odec.graph.op import OPS
 from odec.ops.structure import slices
 from odec.transforms.simplify import array_form
 
 LOOP_PRODUCT = 32  # multiplications up to which a matrix product is a loop nest among others, as with a vector
 STRAIGHT_SYSTEM = 5  # unknowns up to which a linear system is solved by straight-line code
+WAYS = 4  # sums that rows are added to in turn where one sum would wait for itself
 ACCUMULATORS = 8  # partial sums of a reduction along neighbouring elements: fills vector registers
 
 
@@ -173,6 +174,13 @@ class _ArrayLowering(Places):
     def scatter_add(self, node, x, index):
         """x added into zeros at the flat positions of a table."""
         region = self.targets[id(node)]
+        if _waits(index, node.size):
+            way = (np.arange(len(index)) % WAYS).reshape(-1, *(1,) * (index.ndim - 1))
+            sums = make(OPS["put_add"], [x], index=Data(index + way * node.size), shape=(WAYS, *node.shape))
+            self._made.append(sums)
+            self.keep(sums)
+            self.accumulate(node, sums, (0,))
+            return
         self.clear(node)
         if x.size == 0:
             return
@@ -181,10 +189,7 @@ class _ArrayLowering(Places):
         places = region.places(node.shape, index.reshape(-1))
         nest = Nest(self, x, x.shape)
         flat = Region("", 0, row_major(x.shape)).at(nest.index)
-        table = self.table(places.astype(np.int32))
-        (target,) = nest.merge(Element(region.buffer, Index(flat.offset, flat.terms, table)))
-        if not flat.terms:
-            target = Element(region.buffer, Index(int(places[0])))
+        (target,) = nest.merge(Element(region.buffer, nest.through_table(places, flat)))
         body = nest.statements(target, target)
         self.body += nest.loops(body)
 
@@ -348,3 +353,11 @@ def slabs_outside(covered):
                 result.append((tuple(r[0] for r in ranges), tuple(r[1] - r[0] for r in ranges)))
         inside[d] = (a, b)
     return result
+
+
+def _waits(index, size):
+    """Whether adding row after row at these flat positions of so many often waits for the row before."""
+    if index.ndim == 0 or index.size < 4 * WAYS * size:
+        return False
+    first = index.reshape(len(index), -1)[:, 0]
+    return 2 * np.count_nonzero(first[1:] == first[:-1]) > len(index)

@@ -6,6 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from odec.codegen.fusion import calls_function, is_elementwise, is_view
 from odec.codegen.index_maps import Cut, Gather, IndexMaps, Split, Unmappable, plus, replaced, span, through, times
 from odec.codegen.kernel import Assign, Element, Index, Literal, Local, Loop
@@ -45,11 +47,14 @@ class Nest:
 
     def __init__(self, lowering, node, shape, starts=None, summed=(), cuttable=False):
         self.lowering, self.cuttable = lowering, cuttable
+        self._seeks_rows, self._has_rows = True, False
         splits = {d: [n] for d, n in enumerate(shape) if n != 1}
         while True:
             try:
                 self._build(node, shape, starts, summed, splits)
-                return
+                if not (self._has_rows and self.calls_function):
+                    return
+                self._seeks_rows = self._has_rows = False  # vector lanes are worth more than short rows
             except Split as split:
                 dimension, position = self._origin[split.variable]
                 extent = splits[dimension][position]
@@ -189,16 +194,34 @@ class Nest:
         if not isinstance(index, Gather):
             return region.at(index)
         places = region.places(node.shape, index.positions.array)
-        if not index.at.terms:
-            return Index(int(places[index.at.offset]))
-        return Index(index.at.offset, index.at.terms, self.lowering.table(places.astype("int32")))
+        return self.through_table(places, index.at)
+
+    def through_table(self, places, at):
+        """The index of a buffer at places[at], with a table of starts where rows of places lie evenly."""
+        offset, terms, beside = at.offset, at.terms, ()
+        while self._seeks_rows and terms:
+            variable, stride = min(terms, key=lambda term: term[1])
+            extent = self._maps.extents[variable]
+            others = tuple((v, s) for v, s in terms if v != variable)
+            if stride != 1 or any(n % extent for n in (offset, places.size, *(s for _, s in others))):
+                break
+            rows = places.reshape(-1, extent)
+            apart = int(rows[0, 1] - rows[0, 0])
+            if (rows != rows[:, :1] + apart * np.arange(extent)).any():
+                break
+            places, offset, terms = rows[:, 0], offset // extent, tuple((v, s // extent) for v, s in others)
+            beside += ((variable, apart),) if apart else ()
+            self._has_rows = True
+        if not terms:
+            return Index(int(places[offset]), beside)
+        return Index(offset, terms, self.lowering.table(places.astype("int32")), beside)
 
     # ---- loops
 
     def run_along_rows(self):
         """Put a loop innermost that makes fewer jumps in memory than the last one, if there is one."""
         operands = [a for o in self.operations for a in o.args] + [self.result]
-        strides = [dict(a.index.terms) for a in operands if isinstance(a, Element)]
+        strides = [dict(a.index.terms + a.index.beside) for a in operands if isinstance(a, Element)]
 
         def jumps(axis):
             return sum(s.get(axis.variable, 0) not in (0, 1) for s in strides)
@@ -215,7 +238,8 @@ class Nest:
         for k in reversed(range(len(self.axes) - 1)):
             outer, inner = self.axes[k], self.axes[k + 1]
             accesses = [a for o in self.operations for a in o.args] + [self.result, *elements]
-            terms = [dict(a.index.terms) for a in accesses if isinstance(a, Element)]
+            indices = [a.index for a in accesses if isinstance(a, Element)]
+            terms = [dict(t) for index in indices for t in (index.terms, index.beside)]
             flat = all(t.get(outer.variable, 0) == t.get(inner.variable, 0) * inner.extent for t in terms)
             if flat and outer.summed == inner.summed:
                 elements = self.substitute(outer.variable, Index(), elements)

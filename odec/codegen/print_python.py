@@ -69,8 +69,11 @@ def det(n, a, pivots, result):
     result[0] = np.linalg.det(_matrix(a, n, n, n))
 
 
-def convolve(k, count, width, rows, p, q, a, b, c):
-    """c = sum over j from 1 to k - 1 of (p j/k + q) a_j b_{k-j}, for histories in tiles (count, rows, width)."""
+def convolve(k, count, width, rows, p, q, a, b, c, ahead=None):
+    """c = sum over j from 1 to k - 1 of (p j/k + q) a_j b_{k-j}, for histories in tiles (count, rows, width).
+
+    ahead : where machine code keeps parts of later sums
+    """
     tiled = lambda x: x[: count * rows * width].reshape(count, rows, width)[:, 1:k]
     weights = p * np.arange(1, k)[:, None] + q * k
     c[: count * width] = np.sum(weights * tiled(a) * tiled(b)[:, ::-1], axis=1).ravel() / k
@@ -171,6 +174,12 @@ def literal_text(value):
 
 
 def index_text(index):
-    terms = [v if stride == 1 else f"{stride} * {v}" for v, stride in index.terms]
-    text = " + ".join(terms + ([str(index.offset)] if index.offset or not terms else []))
-    return f"{index.table}[{text}]" if index.table else text
+    text = _sum_text(index.terms, index.offset)
+    if index.table is None:
+        return text
+    return " + ".join([f"{index.table}[{text}]", *([_sum_text(index.beside, 0)] if index.beside else [])])
+
+
+def _sum_text(terms, offset):
+    texts = [v if stride == 1 else f"{stride} * {v}" for v, stride in terms]
+    return " + ".join(texts + ([str(offset)] if offset or not texts else []))

@@ -67,6 +67,24 @@ def gather_of_view(y):
     return np.sin(y.T)[np.array([0, 2, 2]), np.array([1, 3, 0])] + y.T[::2][np.array([0, 2, 1])].sum(axis=1)
 
 
+@arguments(y=(6, 3), x=(5, 2, 3))
+def gathers_of_rows(y, x):
+    rows = y[np.array([3, 1, 1, 5])]
+    turned = y[:, ::-1][np.array([0, 2, 2, 4])] * rows
+    blocks = x[np.array([4, 0, 1])] + x[np.array([2, 2, 3]), ::-1]
+    return rows - turned, np.tanh(y[np.array([0, 5, 3])]), blocks * 2.0, y.T[np.array([2, 0])] + 1.0, rows[:, 1]
+
+
+@arguments(x=(70, 3), y=(70,))
+def additions_at_rows(x, y):
+    runs = np.repeat(np.arange(4), [31, 0, 20, 19])
+    wide, flat, few = np.zeros_like(x[:4]), np.zeros_like(y[:4]), np.zeros_like(x)
+    np.add.at(wide, runs, x * y[:, None])
+    np.subtract.at(flat, runs, np.exp(y))
+    np.add.at(few, runs[::-1], x)
+    return wide, flat, few
+
+
 # ---- assembling ------------------------------------------------------------------------------------------
 
 

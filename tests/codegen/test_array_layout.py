@@ -169,6 +169,25 @@ def test_neighbouring_loops_are_joined():
     assert text_of(product, y=(7, 8, 9), x=(7, 8, 9)).count("for ") == 1
 
 
+def test_rows_are_gathered_with_one_index_each():
+    pairs = np.triu_indices(40, 1)
+    text = print_python(lower_array(traced(lambda y: y[pairs[1]] - y[pairs[0]], {"y": (40, 3)})))
+    assert "for i in range(780):" in text and "for j in range(3):" in text
+    assert re.search(r"y\[\w+\[i\] \+ j\] - y\[\w+\[i\] \+ j\]", text)
+
+
+def test_rows_that_are_added_to_one_sum_take_turns():
+    targets = np.repeat([0, 1], 400)
+
+    def pulls(x):
+        sums = np.zeros_like(x[:2])
+        np.add.at(sums, targets, x)
+        return sums
+
+    text = print_python(lower_array(traced(pulls, {"x": (800, 3)})))
+    assert "work[0:24]" in text and "for i in range(24):" in text  # four sums of 2 rows of 3
+
+
 def test_functions_are_computed_once():
     text = re.sub("#.*", "", print_python(compiled()["shared_values"].kernel))
     assert text.count("np.tanh") == 1
