@@ -3,15 +3,25 @@
 c = sum_{j=1..k-1} (p j/k + q) a_j b_{k-j}, element by element, with the weights k times as large and a division at the
 end: rounded weights would err the same way in every step. The rows of a history lie tile by tile: a tile has so
 many neighbouring elements of every row, one row behind another, so that what the sums of a tile read is one stretch of
-memory. Elements fill vectors; the sums of a tile stay in registers while j runs, twice as many where they are few, so
-that no addition waits for another. Of a square, where a is b and p is 0, half of the terms are added and doubled.
+memory. Elements fill vectors.
+
+Low orders (up to EARLY): the sums of a tile stay in registers while j runs, twice as many where they are few, so that
+no addition waits for another. Of a square, where a is b and p is 0, half of the terms are added and doubled.
+
+Higher orders come in blocks of BLOCK, K .. K + 3. At the first of them all the rows up to K - 1 are there, and what
+these give to the four sums is found in one pass: a row that is loaded serves four products instead of one, and memory
+is read once for four orders. The three sums of later orders wait in `ahead`; each of those then adds the few terms
+with rows from K on.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 SUMS = 8  # vectors of a tile at most
+BLOCK, EARLY = 4, 5  # orders in a block, of which the first begins behind EARLY
+NEAR = 2_048  # numbers of a history that stays in the first cache level beside others: there blocks gain nothing
 
 
 @dataclass(frozen=True)
@@ -35,23 +45,32 @@ def tiles_for(n, rows, lanes):
     return Tiles(count, -(-vectors // count) * lanes, rows)
 
 
-def symbol(tiles, p, square, dtype):
+def symbol(tiles, p, square, blocks, dtype):
     """The name of the function for such histories and weights."""
     kind = "square" if square and p == 0.0 else "plain" if p == 0.0 else "weighted"
+    kind += ".blocks" if blocks else ""
     return f"odec.convolve.{kind}.{tiles.count}.{tiles.width}.{tiles.rows}.{dtype}"
 
 
-def definition(tiles, p, square, number, lanes, name):
-    """The text of `void name(i64 k, number p, number q, ptr a, ptr b, ptr c)`; c has whole tiles of one row.
+def definition(tiles, p, square, blocks, number, lanes, name):
+    """The text of `void name(i64 k, number p, number q, ptr a, ptr b, ptr c, ptr ahead)`.
 
+    c has whole tiles of one row, and `ahead`, which lives from order to order, of `rows_ahead` rows
+    blocks : whether higher orders come in blocks, else `ahead` is not looked at
     number : LLVM's name of the type; lanes : of its vectors
     """
-    return _Text(tiles, p != 0.0, square and p == 0.0, number, lanes, name).text()
+    return _Text(tiles, p != 0.0, square and p == 0.0, blocks, number, lanes, name).text()
+
+
+def rows_ahead(tiles):
+    """Rows of sums that wait for their orders: none where there are few orders, or histories stay near at hand."""
+    return BLOCK - 1 if tiles.rows > EARLY + 1 and tiles.size > NEAR else 0
 
 
 class _Text:
-    def __init__(self, tiles, weighted, square, number, lanes, name):
+    def __init__(self, tiles, weighted, square, blocks, number, lanes, name):
         self.tiles, self.weighted, self.square, self.number, self.name = tiles, weighted, square, number, name
+        self.blocks = blocks
         self.lanes, self.size = lanes, 8 if number == "double" else 4
         self.kind = number if lanes == 1 else f"<{lanes} x {number}>"
         self.zero = "0.0" if lanes == 1 else "zeroinitializer"
@@ -60,18 +79,50 @@ class _Text:
 
     def text(self):
         head = f"define private void @{self.name}(i64 %k, {self.number} %p, {self.number} %q, ptr noalias readonly %a, "
-        self.lines = [head + "ptr noalias readonly %b, ptr noalias %c) noinline nounwind {", "entry:"]
-        self._header()
-        stride, width = self.tiles.rows * self.tiles.width, self.tiles.width
-        self.lines += ["  br label %tile", "tile:", "  %t = phi i64 [ 0, %entry ], [ %t.next, %store ]"]
-        start, target = self.raw(f"mul nuw nsw i64 %t, {stride}"), self.raw(f"mul nuw nsw i64 %t, {width}")
-        self.a, self.b, self.c = (self.moved(p, by) for p, by in (("%a", start), ("%b", start), ("%c", target)))
-        self._tile(range(0, width, self.lanes))
-        self.lines += [
-            "  %t.next = add nuw nsw i64 %t, 1", f"  %t.more = icmp ult i64 %t.next, {self.tiles.count}",
-            "  br i1 %t.more, label %tile, label %exit", "exit:", "  ret void", "}",
+        self.lines = [
+            head + "ptr noalias readonly %b, ptr noalias %c, ptr noalias %ahead) noinline nounwind {", "entry:",
         ]  # fmt: skip
-        return "\n".join(self.lines)
+        self._header()
+        if self.blocks:
+            early = self.raw(f"icmp ule i64 %k, {EARLY}")
+            self.lines += [f"  br i1 {early}, label %low, label %high", "low:"]
+        self._over("tile", self.tiles.count, "low" if self.blocks else "entry", self._low_tile)
+        self.lines.append("  ret void")
+        if self.blocks:
+            self.lines.append("high:")
+            place = self.raw(f"and i64 {self.raw(f'sub nuw nsw i64 %k, {EARLY + 1}')}, {BLOCK - 1}")
+            later = " ".join(f"i64 {b}, label %later{b}" for b in range(1, BLOCK))
+            self.lines.append(f"  switch i64 {place}, label %first [ {later} ]")
+            for b in range(BLOCK):
+                block = f"later{b}" if b else "first"
+                self.lines.append(f"{block}:")
+                self._over(f"tile{b}", self.tiles.count, block, functools.partial(self._high_tile, b))
+                self.lines.append("  ret void")
+        return "\n".join([*self.lines, "}"])
+
+    def _over(self, name, count, before, body):
+        """A loop of `body` (index) from the block `before` on, which goes on in the block `<name>.done`."""
+        index = f"%{name}.i"
+        self.lines += [
+            f"  br label %{name}", f"{name}:",
+            f"  {index} = phi i64 [ 0, %{before} ], [ {index}.next, %{name}.end ]",
+        ]  # fmt: skip
+        body(index)
+        self.lines += [
+            f"  br label %{name}.end", f"{name}.end:", f"  {index}.next = add nuw nsw i64 {index}, 1",
+            f"  {index}.more = icmp ult i64 {index}.next, {count}",
+            f"  br i1 {index}.more, label %{name}, label %{name}.done", f"{name}.done:",
+        ]  # fmt: skip
+
+    def _at_tile(self, tile, more=None):
+        """Set the pointers to a tile, and `more` elements on."""
+        stride = self.raw(f"mul nuw nsw i64 {tile}, {self.tiles.rows * self.tiles.width}")
+        step = self.raw(f"mul nuw nsw i64 {tile}, {self.tiles.width}")
+        if more is not None:
+            stride, step = (self.raw(f"add nuw nsw i64 {x}, {more}") for x in (stride, step))
+        self.a, self.b, self.c, self.ahead = (
+            self.moved(p, by) for p, by in (("%a", stride), ("%b", stride), ("%c", step), ("%ahead", step))
+        )
 
     # ---- pieces of text
 
@@ -112,8 +163,10 @@ class _Text:
         else:
             self.base = self.splat("%q")
 
-    def _tile(self, places):
-        """The sums of a tile's vectors."""
+    def _low_tile(self, tile):
+        """The sums of a tile's vectors, at a low order."""
+        self._at_tile(tile)
+        places = range(0, self.tiles.width, self.lanes)
         turns = 2 if 2 * len(places) <= SUMS else 1
         sums = [f"%s{i}" for i in range(turns * len(places))]
         rounds = self.last if turns == 1 else self.raw(f"lshr i64 {self.last}, 1")
@@ -142,11 +195,101 @@ class _Text:
             found = [self.raw(f"fadd contract {self.kind} {s}, {s}") for s in found]
             even = self.raw(f"icmp eq i64 {self.raw('and i64 %k, 1')}, 0")
             found = self._where(even, block, "middle", found, lambda s, new: self._middle(places, s, new))
-        self.lines += ["  br label %store", "store:"]
-        for s, place in zip(found, places, strict=True):
+        self._store_whole(found, places)
+
+    def _store_whole(self, sums, places):
+        for s, place in zip(sums, places, strict=True):
             divided = f"fdiv {self.kind} {s}, {self.order}" if self.weighted else ""
-            s = self.raw(divided or f"fmul contract {self.kind} {s}, {self.base}")
-            self.lines.append(f"  store {self.kind} {s}, ptr {self.moved(self.c, place)}, align {self.size}")
+            self._store(self.raw(divided or f"fmul contract {self.kind} {s}, {self.base}"), self.c, place)
+
+    def _store(self, value, pointer, place):
+        self.lines.append(f"  store {self.kind} {value}, ptr {self.moved(pointer, place)}, align {self.size}")
+
+    # ---- blocks of orders
+
+    def _high_tile(self, b, tile):
+        """What order K + b of a block does with a tile, some vectors at a time."""
+        vectors = self.tiles.width // self.lanes
+        some = 2 if vectors % 2 == 0 else 1
+        chunk = some * self.lanes
+        self._over(f"part{b}", vectors // some, f"tile{b}", lambda part: self._part(b, tile, part, chunk))
+
+    def _part(self, b, tile, part, chunk):
+        self._at_tile(tile, self.raw(f"mul nuw nsw i64 {part}, {chunk}"))
+        places = range(0, chunk, self.lanes)
+        if b == 0:
+            self._first(places)
+        else:
+            self._later(b, places)
+
+    def _first(self, places):
+        """All that rows up to K - 1 give to the sums of the orders K .. K + 3."""
+        sums = {(b, p): self.zero for b in range(BLOCK) for p in places}
+        rows = lambda pointer, numbers: {n: self._loaded(pointer, r, places) for n, r in numbers.items()}
+        starts = rows(self.a, {j: str(j) for j in range(1, BLOCK)})
+        ends = rows(self.b, {-j: self._sum("%k", -j) for j in range(1, BLOCK)})
+        for j in range(1, BLOCK):
+            self._products(sums, str(j), starts[j], {b: ends[b - j] for b in range(j)})
+        turns = self.raw(f"lshr i64 {self._sum('%k', -BLOCK)}, 1")
+        self.lines += ["  br label %far", "far:", "  %f = phi i64 [ 0, %part0 ], [ %f.next, %far ]"]
+        before, phis = sums, len(self.lines)
+        sums = {key: f"%h{n}" for n, key in enumerate(before)}
+        names = dict(sums)
+        j = self._sum(self.raw("shl nuw nsw i64 %f, 1"), BLOCK)
+        left = self.raw(f"sub nuw nsw i64 %k, {j}")
+        behind = rows(self.b, {n: self._sum(left, n) for n in range(-1, BLOCK)})
+        for more in range(2):
+            number = self._sum(j, more)
+            row = self._loaded(self.a, number, places)
+            self._products(sums, number, row, {b: behind[b - more] for b in range(BLOCK)})
+        self.lines[phis:phis] = [
+            f"  {names[key]} = phi {self.kind} [ {before[key]}, %part0 ], [ {sums[key]}, %far ]" for key in names
+        ]  # fmt: skip
+        self.lines += [
+            "  %f.next = add nuw nsw i64 %f, 1", f"  %f.more = icmp ult i64 %f.next, {turns}",
+            "  br i1 %f.more, label %far, label %far.done", "far.done:",
+        ]  # fmt: skip
+        self._store_whole([sums[0, p] for p in places], places)
+        for (b, p), s in sums.items():
+            if b:
+                self._store(s, self.ahead, (b - 1) * self.tiles.count * self.tiles.width + p)
+
+    def _later(self, b, places):
+        """The sum of order k = K + b from what waits for it and the terms with rows from K on."""
+        waits = (b - 1) * self.tiles.count * self.tiles.width
+        sums = {(0, p): self.load(self.ahead, waits + p) for p in places}
+        if self.square:
+            sums = {key: self.raw(f"fmul {self.kind} {s}, {self.splat('0.5')}") for key, s in sums.items()}
+        for j in range(1, b + 1):
+            late = self._sum("%k", -j)
+            for number, other in ((str(j), late), (late, str(j)))[: 1 if self.square else 2]:
+                self._products(sums, number, self._loaded(self.a, number, places),
+                               {0: self._loaded(self.b, other, places)})  # fmt: skip
+        found = list(sums.values())
+        self._store_whole([self.raw(f"fadd {self.kind} {s}, {s}") for s in found] if self.square else found, places)
+
+    def _sum(self, value, number):
+        return self.raw(f"add nsw i64 {value}, {number}")
+
+    def _loaded(self, pointer, row, places):
+        row = self.row(pointer, row)
+        return {place: self.load(row, place) for place in places}
+
+    def _products(self, sums, j, row, others):
+        """Add to the sums of the orders b the products of the row j of a with rows of b, {b: row}."""
+        for b, other in others.items():
+            weight = self._weight(j, b) if self.weighted else None
+            for place, x in row.items():
+                x = x if weight is None else self.raw(f"fmul contract {self.kind} {x}, {weight}")
+                product = self.raw(f"fmul contract {self.kind} {x}, {other[place]}")
+                sums[b, place] = self.raw(f"fadd contract {self.kind} {sums[b, place]}, {product}")
+
+    def _weight(self, j, b):
+        """p j + q (k + b) in all lanes."""
+        number = self.raw(f"sitofp i64 {j} to {self.number}")
+        order = self.raw(f"sitofp i64 {self._sum('%k', b)} to {self.number}")
+        scaled, base = (self.raw(f"fmul {self.number} {x}, {y}") for x, y in ((number, "%p"), (order, "%q")))
+        return self.splat(self.raw(f"fadd {self.number} {scaled}, {base}"))
 
     def _terms(self, j, places, sums, new):
         """new = sums + (p j + q k) a_j b_{k-j}, vector by vector; where p is 0, a_j b_{k-j}."""

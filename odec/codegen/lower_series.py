@@ -6,9 +6,11 @@ place; else `order` writes a row, which is then put into its tiles.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from odec.codegen.convolution import tiles_for
+from odec.codegen.convolution import rows_ahead, tiles_for
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Literal, Local, Loop, Return, work_for
 from odec.codegen.lower import has_few_elements, lower
 from odec.codegen.lower_scalar import signature
@@ -20,6 +22,7 @@ from odec.transforms.orders import FIRST_ROW, orders
 ORDER = "order"  # the loop variable: one less than the order k whose coefficients are found
 STATE = "y"  # the history of the state beside the coefficients themselves
 SERIES, ROW = "y_series", "_row"  # its buffer; behind the name of a history: a row on its way into the tiles
+AHEAD = "_ahead"  # behind the name of a convolution: parts of its later rows
 VECTOR_BYTES = 32
 
 
@@ -78,7 +81,7 @@ class _SeriesLowering:
     def _loop(self, count, places, then):
         """The loop over so many orders from 2 on: where `order` reads its number and writes, and what follows it."""
         padded = [s for history in self.sizes for s in self._padded(history)]
-        steps = [self._convolved(c) for c in self.parts.convolutions]
+        steps = self._convolved()
         kept = [s for history in self.sizes for s in self._kept(history)]
         return [*padded, Loop(ORDER, count, [*steps, self._call_order(places), *then, *kept])]
 
@@ -101,7 +104,9 @@ class _SeriesLowering:
                 self._buffer(history + FIRST_ROW, self.sizes[history], self.dtype)
                 self._buffer(history + ROW, self.sizes[history], self.dtype)
         for c in self.parts.convolutions:
-            self._buffer(c.name, self.tiles[c.a].count * self.tiles[c.a].width, self.dtype)
+            row, ahead = self.tiles[c.a].count * self.tiles[c.a].width, rows_ahead(self.tiles[c.a])
+            self._buffer(c.name, row, self.dtype)
+            self._buffer(c.name + AHEAD, row * ahead, self.dtype)
         for name, node in self.parts.start.outputs.items():
             if name not in self.parts.histories and name != "dydt":
                 self._buffer(name, node.size, node.dtype)
@@ -142,12 +147,24 @@ class _SeriesLowering:
         work = [_at("scratch", 0)] if kernel.work_size else []
         return Call(kernel.name, (*(places.get(a.name, _at(a.name, 0)) for a in kernel.arguments), *work))
 
-    def _convolved(self, c):
-        """The call that puts a convolution where `order` reads it."""
-        a, b = (_at(SERIES if name == STATE else name, 0) for name in (c.a, c.b))
-        weights, tiles = (Literal(c.p, self.dtype), Literal(c.q, self.dtype)), self.tiles[c.a]
-        size = tiles.count, tiles.width, tiles.rows
-        return Call("convolve", (Index(1, ((ORDER, 1),)), *size, *weights, a, b, _at(c.name, 0)))
+    def _convolved(self):
+        """The calls that put the convolutions where `order` reads them: some tiles of one, then the tiles of the others
+        beside them, so that what several read is read from memory once."""
+        counts = [self.tiles[c.a].count for c in self.parts.convolutions]
+        turns = math.gcd(*counts)
+        calls = [self._convolution(c, turns) for c in self.parts.convolutions]
+        return [Loop("i", turns, calls)] if turns > 1 else calls
+
+    def _convolution(self, c, turns):
+        """The call for the tiles of one of so many turns, which `i` counts."""
+        tiles, weights = self.tiles[c.a], (Literal(c.p, self.dtype), Literal(c.q, self.dtype))
+        count, row = tiles.count // turns, tiles.count // turns * tiles.width
+        part = lambda buffer, size: _at(buffer, 0, *([("i", size)] if turns > 1 else []))
+        a, b = (part(SERIES if name == STATE else name, row * tiles.rows) for name in (c.a, c.b))
+        ahead = [part(c.name + AHEAD, row * rows_ahead(tiles))] if rows_ahead(tiles) else []
+        return Call("convolve", (
+            Index(1, ((ORDER, 1),)), count, tiles.width, tiles.rows, *weights, a, b, part(c.name, row), *ahead,
+        ))  # fmt: skip
 
     def _kept(self, history):
         """Statements that put the k-th row of a history into its tiles, where `order` has not written it there."""

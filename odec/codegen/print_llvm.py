@@ -270,18 +270,19 @@ class _Emitter:
             args.append("ptr %work")  # a kernel that needs no workspace: any pointer will do
         self.lines.append(f"  call void @{function}({', '.join(args)})")
 
-    def convolve(self, k, count, width, rows, p, q, a, b, c):
+    def convolve(self, k, count, width, rows, p, q, a, b, c, ahead=None):
         """A call of the function of convolution.py that is made for these sizes and weights."""
         if self.wide > 1:
             raise CompileError(
                 f"{self.kernel.name}: convolutions take one trajectory at a time; compile it with lanes=1."
             )
         dtype, square, tiles = self.kernel.dtype, a == b, convolution.Tiles(count, width, rows)
-        number, name = TYPES[dtype], convolution.symbol(tiles, p.value, square, dtype)
+        blocks = ahead is not None
+        number, name = TYPES[dtype], convolution.symbol(tiles, p.value, square, blocks, dtype)
         lanes = math.gcd(self.module.target.lanes[dtype], width)
-        self.module.declarations[name] = convolution.definition(tiles, p.value, square, number, lanes, name)
+        self.module.declarations[name] = convolution.definition(tiles, p.value, square, blocks, number, lanes, name)
         weights = ", ".join(f"{number} {literal_text(w.value, dtype)}" for w in (p, q))
-        pointers = ", ".join(f"ptr {self.address(x)}" for x in (a, b, c))
+        pointers = ", ".join(f"ptr {self.address(x)}" for x in (a, b, c, ahead or c))
         self.lines.append(f"  call void @{name}(i64 {self.position(k)}, {weights}, {pointers})")
 
     def product_loops(self, args):
@@ -302,11 +303,7 @@ class _Emitter:
 
     def position(self, index):
         """An index as the text of an i64."""
-        total = None
-        for name, stride in index.terms:
-            variable = self.values[name].text
-            term = variable if stride == 1 else self.raw(f"mul nsw i64 {variable}, {stride}")
-            total = term if total is None else self.raw(f"add nsw i64 {total}, {term}")
+        total = self.total(None, index.terms)
         if total is None:
             total = str(index.offset)
         elif index.offset:
@@ -314,7 +311,15 @@ class _Emitter:
         if index.table is None:
             return total
         pointer = self.raw(f"getelementptr inbounds i32, ptr {self.buffers[index.table][0]}, i64 {total}")
-        return self.raw(f"sext i32 {self.raw(f'load i32, ptr {pointer}, align 4')} to i64")
+        return self.total(self.raw(f"sext i32 {self.raw(f'load i32, ptr {pointer}, align 4')} to i64"), index.beside)
+
+    def total(self, start, terms):
+        """The text of start + sum of stride * loop variable; None where there is nothing to add up."""
+        for name, stride in terms:
+            variable = self.values[name].text
+            term = variable if stride == 1 else self.raw(f"mul nsw i64 {variable}, {stride}")
+            start = term if start is None else self.raw(f"add nsw i64 {start}, {term}")
+        return start
 
     def address(self, element):
         pointer, dtype = self.buffers[element.buffer]
@@ -329,7 +334,9 @@ class _Emitter:
         if self.vector_index is None:
             return 1 if self.wide > 1 and element.buffer not in self.narrow else 0
         stride = dict(element.index.terms).get(self.vector_index, 0)
-        return None if element.index.table and stride else stride
+        if element.index.table is None:
+            return stride
+        return None if stride else dict(element.index.beside).get(self.vector_index, 0)
 
     def load(self, element):
         dtype = self.buffers[element.buffer][1]

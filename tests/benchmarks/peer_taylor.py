@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import statistics
 import sys
 import time
 
@@ -53,12 +54,15 @@ def codes(path):
         made = hy.taylor_adaptive(system, start, compact_mode=compact)
         return made, time.perf_counter() - began
 
-    def run(compact, t1):
+    def run(compact, t1, calls):
         made, compiled = solver(compact)
-        made.time, made.state[:] = 0.0, start
-        began = time.perf_counter()
-        steps = made.propagate_until(t1)[3]
-        return time.perf_counter() - began, steps, made.state[mine], compiled
+        seconds, steps = [], 0
+        for _ in range(calls):
+            made.time, made.state[:] = 0.0, start
+            began = time.perf_counter()
+            steps = made.propagate_until(t1)[3]
+            seconds.append(time.perf_counter() - began)
+        return statistics.median(seconds), steps, made.state[mine], compiled
 
     return {"heyoka default": functools.partial(run, False), "heyoka compact": functools.partial(run, True)}
 
@@ -68,7 +72,7 @@ def main():
     print(json.dumps({"codes": list(runs)}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        seconds, steps, end, compiled = runs[request["code"]](request["t1"])
+        seconds, steps, end, compiled = runs[request["code"]](request["t1"], request.get("calls", 1))
         if request["path"]:
             np.save(request["path"], end)
         print(json.dumps({"seconds": seconds, "steps": steps, "compile": compiled}), flush=True)

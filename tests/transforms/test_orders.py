@@ -11,8 +11,8 @@ from op_cases import ELEMENTWISE, STRUCTURAL, structural
 from tracing import loaded
 
 import odec
-from odec.codegen.convolution import tiles_for
-from odec.codegen.kernel import Argument, Call, Element, Index, Kernel, Literal, Loop, Return
+from odec.codegen.convolution import BLOCK, tiles_for
+from odec.codegen.kernel import Allocate, Argument, Call, Element, Index, Kernel, Literal, Loop, Return
 from odec.codegen.lower import lower
 from odec.codegen.lower_series import VECTOR_BYTES, lower_series
 from odec.codegen.print_python import convolve, print_python, python_function
@@ -253,6 +253,14 @@ def test_models_without_products_have_no_convolutions():
     assert counts["driven"][0] == 1 and counts["riccati"][0] == 2
 
 
+def test_numbers_that_are_repeated_along_rows_are_kept_once():
+    weights = np.arange(1.0, 21.0)[:, None]
+    system = odec.dynamics(lambda t, y, p: weights * np.sin(y) * p[:, None]).bind(np.ones((20, 3)), (np.ones(20),))
+    parts = orders(system.graph)
+    values = {name: node.size for name, node in parts.start.outputs.items() if name not in parts.histories}
+    assert values == {"dydt": 60, "value_1": 20}  # a column of p; the weights are a table
+
+
 def test_a_product_that_occurs_twice_is_one_convolution():
     @odec.dynamics
     def twice(t, y):
@@ -371,30 +379,34 @@ def test_a_neural_network_to_order_40():
 
 SIZES = {"float64": (1, 2, 3, 5, 8, 13, 16, 33, 65, 70), "float32": (1, 3, 7, 16, 31, 70)}
 WEIGHTS = {"product": (0.0, -0.7), "square": (0.0, 1.0), "weighted": (2.5, -1.0)}
-TERMS = 12  # orders up to which sums are taken
+BLOCKED = (5, 31, 33, 70)  # sizes of which sums come in blocks of orders too
+TERMS = 25  # orders up to which sums are taken
 
 
 def tiles_of(n, dtype):
     return tiles_for(n, TERMS + 1, VECTOR_BYTES // np.dtype(dtype).itemsize)
 
 
-def convolution_kernel(name, n, weights, square, dtype):
+def convolution_kernel(name, n, weights, square, dtype, blocks):
     """(a, b) of TERMS rows in tiles -> the convolutions for k = 1 .. TERMS, a row each."""
     tiles = tiles_of(n, dtype)
     row, size = tiles.count * tiles.width, (tiles.count, tiles.width, tiles.rows)
     rows = lambda buffer, stride=0: Element(buffer, Index(0, (("k", stride),) if stride else ()))
     weights = [Literal(w, dtype) for w in weights]
     a, b = rows("a"), rows("a" if square else "b")
-    call = Call("convolve", (Index(1, (("k", 1),)), *size, *weights, a, b, rows("c", row)))
+    ahead = [rows("ahead")] if blocks else []
+    call = Call("convolve", (Index(1, (("k", 1),)), *size, *weights, a, b, rows("c", row), *ahead))
     arguments = [Argument(x, tiles.size, dtype) for x in "ab"]
-    body = [Loop("k", TERMS, [call]), Return()]
-    return Kernel(name, (*arguments, Argument("c", TERMS * row, dtype, True)), body, dtype)
+    body = [Allocate("ahead", (BLOCK - 1) * row, 0, dtype), Loop("k", TERMS, [call]), Return()]
+    outputs = Argument("c", TERMS * row, dtype, True)
+    return Kernel(name, (*arguments, outputs), body, dtype, work_size=(BLOCK - 1) * row if blocks else 0)
 
 
 CONVOLUTIONS = {
-    f"{kind}_{n}_{dtype}": (n, weights, kind == "square", dtype)
+    f"{kind}_{n}_{dtype}{'_blocks' * blocks}": (n, weights, kind == "square", dtype, blocks)
     for dtype, sizes in SIZES.items() for n in sizes for kind, weights in WEIGHTS.items()
-} | {"derivative_5_float64": (5, (1.0, 0.0), False, "float64")}  # shares the code of weighted_5  # fmt: skip
+    for blocks in (False, *([True] if n in BLOCKED else []))
+} | {"derivative_5_float64": (5, (1.0, 0.0), False, "float64", False)}  # shares the code of weighted_5  # fmt: skip
 
 
 @functools.cache
@@ -406,7 +418,7 @@ def convolutions():
 @settings(max_examples=5)
 def test_convolutions_in_machine_code_are_those_of_the_python_routine(seed):
     random = np.random.default_rng(seed)
-    for name, (n, weights, square, dtype) in CONVOLUTIONS.items():
+    for name, (n, weights, square, dtype, _) in CONVOLUTIONS.items():
         tiles = tiles_of(n, dtype)
         row = tiles.count * tiles.width
         a, b = (random.normal(size=(tiles.count, tiles.rows, tiles.width)).astype(dtype) for _ in "ab")
