@@ -155,8 +155,8 @@ class _Builder:
         return Orders(start, order, convolutions, tuple(histories))
 
     def _next(self, rate):
-        """f_k / (k + 1): a product with 1 / (k + 1) and what that lacks, which alone would err the same way in every
-        step. Divisions take four times as long [markstein1990]."""
+        """f_k / (k + 1), as a product with the rounded 1 / (k + 1) and the rest: the product alone errs the same way in
+        every step, and a division takes four times as long [markstein1990]."""
         k_th = self.coefficient(rate)
         if k_th is None:
             return structural_zero(rate.dtype, rate.shape)
