@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import os
 import sys
 import warnings
@@ -20,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from odec.errors import ArgumentError, ShapeError
-from odec.graph.node import Node, constant
+from odec.graph.node import Node
 from odec.graph.trace import place, source_line
-from odec.neural.quadrature import leaves_of
+from odec.neural.probes import checked_probe, probe_node, pulled_back
+from odec.neural.samples import checked_axis, samples_of, sums
 from odec.ops.reduction import sum_
 from odec.ops.structure import concatenate, reshape
 from odec.transforms.taylor import coefficients, kink
-from odec.transforms.vjp import vjp
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 MOST_ORDER = 20  # the largest K for which (K!)² is finite in single precision
@@ -95,17 +94,7 @@ class JacobianFrobenius:
     label = "jacobian"
 
     def __post_init__(self):
-        if isinstance(self.probe, str):
-            if not self.probe.isidentifier():
-                raise ArgumentError(
-                    f"odec.regularizers.JacobianFrobenius: probe is {self.probe!r}; an array like y, or the name of a "
-                    "parameter, such as 'probe', is needed."
-                )
-        elif self.probe is None or callable(self.probe):
-            raise ArgumentError(
-                f"odec.regularizers.JacobianFrobenius: probe is {self.probe!r}; an array like y is needed, such as "
-                "rng.choice([-1.0, 1.0], y0.shape), or the name of a parameter that will hold it."
-            )
+        checked_probe("odec.regularizers.JacobianFrobenius", self.probe)
 
     def vector(self, flow):
         """ε^T df/dy, a node (n,)."""
@@ -132,18 +121,7 @@ class _Flow:
 
     def pulled_back(self, probe):
         """probe^T df/dy."""
-        name, f, structure, given = self._dynamics
-        if isinstance(probe, str):
-            seed = given[probe]
-        else:
-            dtype = f.inputs["y"].dtype
-            flat = structure.flatten(probe, f"{name}: JacobianFrobenius: probe", dtype)
-            if not np.isfinite(flat).all():
-                raise ArgumentError(
-                    f"{name}: JacobianFrobenius: probe holds {flat[~np.isfinite(flat)][0]}; finite numbers are needed."
-                )
-            seed = constant(flat, dtype)
-        return vjp(f, ["y"])(*f.inputs.values(), seed)["y_bar"]
+        return pulled_back(self._dynamics, probe_node(self._dynamics, "JacobianFrobenius", probe))
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,28 +172,17 @@ class Regularizers:
         axis, count = self._samples(dynamics.name, dynamics.structure)
         if not self.per_sample:
             return sum_(vector * vector, axes=(0,)) * (1.0 / count)
-        parts = leaves_of(dynamics.structure, vector)
-        return functools.reduce(operator.add, (_norms(part, axis % part.ndim) for part in parts))
+        return sums(dynamics.structure, vector * vector, axis)
 
     def _samples(self, name, structure):
-        """(axis of the samples, their number); (0, 1) for a state that is one sample."""
-        shapes = [leaf.shape for _, leaf in structure.leaves]
-        axis = _leading_axis(shapes) if self.batch_axis == "auto" else self.batch_axis
-        if axis is None:
-            if self.per_sample:
-                raise ShapeError(
-                    f"{name}: per_sample=True, but y, which is {structure.describe()}, has no batch axis; a state with "
-                    "an axis of samples is needed: give y0 the shape (samples, ...), or name the axis, as batch_axis=0."
-                )
-            return 0, 1
-        extents = {shape[axis] if -len(shape) <= axis < len(shape) else 0 for shape in shapes}
-        if 0 in extents or len(extents) > 1:
-            found = "that axis is missing" if 0 in extents else "its arrays differ in its length"
+        """(axis of the samples, their number); (None, 1) for a state that is one sample."""
+        axis, count = samples_of(name, structure, self.batch_axis)
+        if axis is None and self.per_sample:
             raise ShapeError(
-                f"{name}: batch_axis is {axis}, but y is {structure.describe()}: {found}; every array of y needs that "
-                "axis, of one length; name the axis of the samples, or give batch_axis=None for a state without one."
+                f"{name}: per_sample=True, but y, which is {structure.describe()}, has no batch axis; a state with an "
+                "axis of samples is needed: give y0 the shape (samples, ...), or name the axis, as batch_axis=0."
             )
-        return axis, extents.pop()
+        return axis, count
 
     def _warn_of_kinks(self, dynamics, order):
         node = kink(dynamics.f, choices_only=True)
@@ -240,17 +207,6 @@ def _frames_of_odec():
     return count
 
 
-def _norms(part, axis):
-    """|v|² of each sample along an axis, (samples,)."""
-    return sum_(part * part, axes=tuple(d for d in range(part.ndim) if d != axis))
-
-
-def _leading_axis(shapes):
-    """0 where arrays of these shapes begin with one axis of samples and one at least has another axis, else None."""
-    one_length = len({shape[:1] for shape in shapes}) == 1
-    return 0 if one_length and any(len(shape) > 1 for shape in shapes) else None
-
-
 def regularizers_of(terms, batch_axis, per_sample):
     """The Regularizers of what a user gave to odec.regularize; ArgumentError for what cannot be used."""
     if not terms:
@@ -264,11 +220,7 @@ def regularizers_of(terms, batch_axis, per_sample):
                 f"odec.regularize: {term!r} is no term; odec.regularizers.Taylor(order=3), Kinetic() or "
                 f"JacobianFrobenius(probe) is needed{cure}."
             )
-    integer = isinstance(batch_axis, (int, np.integer)) and not isinstance(batch_axis, bool)
-    if not (integer or batch_axis is None or (isinstance(batch_axis, str) and batch_axis == "auto")):
-        raise ArgumentError(
-            f'odec.regularize: batch_axis is {batch_axis!r}; an axis of y, as 0, or None, or "auto" is needed.'
-        )
+    checked_axis("odec.regularize", batch_axis)
     if not isinstance(per_sample, (bool, np.bool_)):
         raise ArgumentError(f"odec.regularize: per_sample is {per_sample!r}; True or False is needed.")
     return Regularizers(tuple(terms), batch_axis, bool(per_sample))
