@@ -131,7 +131,8 @@ class Jet(Function):
             seen.add(id(node))
             rule = None if series.is_constant(node) else series.rule(node)
             products = getattr(rule, "products", ())
-            terms = sum(0.5 if p.a is p.b else 1.0 for p in products if not series.is_constant(p.b))
+            moving = [p for p in products if not (series.is_constant(p.a) or series.is_constant(p.b))]
+            terms = sum(0.5 if p.a is p.b else 1.0 for p in moving)
             each += node.op.cost(node) if not terms else 0
             pairs += terms * max(2 * node.size, node.op.cost(node))
             stack += [p.b for p in products] + ([rule.other] if isinstance(rule, Same) else [])
