@@ -39,13 +39,13 @@ LOG2_E = 1.4426950408889634
 
 ADAPTIVE = "adaptive"
 LEAST_ADAPTED = 4  # order, so that there are two pairs of coefficients
-ROOM = 2.0  # the highest order of an adapted one, in units of the one that rtol sets
-CANCELS = 4.0  # how much larger than y a term may be, in units of tolerance / rounding
-EACH_ORDER, EACH_STEP = (
-    100.0,
-    100.0,
-)  # operations beside those of the model: of an order, of a step for each number of y
+ROOM = 10  # orders that an adapted one may have beyond the one that rtol sets
+CANCELS = 2.0  # how much larger than y a term may be, in units of tolerance / rounding
+# Operations beside those of the model, as measured: of a step, in it for each number of y, and for each order.
+EACH_STEP, EACH_NUMBER, EACH_ORDER = 2000.0, 300.0, 200.0
 AS_GOOD = 0.015  # octaves of cost that an order must save
+SPARE = 0.3  # octaves by which a step could be longer than it may be, for sizes change from step to step
+NARROW = 4  # numbers of a row that are no more halved
 NEVER = 1e4  # a logarithm beyond those of numbers
 
 
@@ -54,8 +54,8 @@ class TaylorMethod:
     """The Taylor series method: y(t + h) = sum_k y_k h^k up to an order, of normalised coefficients y_k.
 
     order : a number from 2 to 100; None takes it from the relative tolerance, ceil(1 - ln(rtol) / 2); "adaptive" begins
-        with that one, and takes for each step the one that promises the least work per unit of time, from 4 to twice
-        as much, by loops over the orders
+        with that one, and takes for each step the one that promises the least work per unit of time, from 4 to ten
+        more than that, by loops over the orders
     The step size follows from the last two coefficients, so that the terms left out stay within the tolerance:
     h = exp(-0.7 / (p - 1)) min(|y_{p-1}|^(-1/(p-1)), |y_p|^(-1/p) exp(-2/p)), with |v| the largest of
     |v_i| / (atol_i + rtol_i |y_i|). It grows by at most ten times from step to step, so that coefficients which happen
@@ -179,7 +179,7 @@ def order_for(rtol):
 
 def most_of(order):
     """The highest order of an adapted one that begins with `order`."""
-    return min(max(LEAST_ADAPTED, math.ceil(ROOM * order)), MOST_ORDER)
+    return min(order + ROOM, MOST_ORDER)
 
 
 def taylor_step(f, method, t, h, y, p, f0, rtol, atol, last=None):
@@ -243,6 +243,16 @@ def _norm(v, y, rtol, atol):
     return np_max(OPS["abs"](v) * (1.0 / (atol + rtol * OPS["abs"](y))), axis=0)
 
 
+def _norms(series, y, rtol, atol):
+    """That of each row of (rows, n), halves of rows at a time."""
+    weight = 1.0 / (atol + rtol * OPS["abs"](y))
+    wide, odd = OPS["abs"](series) * broadcast_to(reshape(weight, shape=(1, y.size)), series.shape), []
+    while (n := wide.shape[1]) > NARROW:
+        odd += [along(wide, 1, n - 1, n)] * (n % 2)
+        wide = _larger(along(wide, 1, 0, n // 2), along(wide, 1, n // 2, 2 * (n // 2)))
+    return np_max(concatenate(wide, *odd, axis=1), axis=1)
+
+
 class Sizes:
     """What steps of other orders come to, by the coefficients y_0, ..., y_last that were found, and by a geometric
     series beyond. Vectors are over the orders k from 0 to the highest one, of base-2 logarithms.
@@ -253,10 +263,9 @@ class Sizes:
 
     def __init__(self, f, method, t, y, p, rtol, atol, last):
         most, series = method.known_order, coefficients(f, method, t, y, p, last)
-        norms = [reshape(_norm(row(series, k), y, rtol, atol), shape=(1,)) for k in range(most + 1)]
         self.costs = constant(np.log2(_costs(taylor(f, most), y.size)), "float64")
         self.orders, self.last = constant(np.arange(most + 1.0), "float64"), last
-        self.logs = self._beyond(rough_log2(in_double(concatenate(*norms, axis=0))))
+        self.logs = self._beyond(rough_log2(in_double(_norms(series, y, rtol, atol))))
         parts = constant(1.0 / np.maximum(np.arange(most + 1.0), 1.0), "float64")
         widest = (math.log2(CANCELS / float(np.finfo(y.dtype).eps)) - self.logs) * parts
         self.bound = named(np_min(OPS["where"](self._between(1.0, last), widest, NEVER)), "bound")
@@ -286,7 +295,7 @@ class Sizes:
     def next_order(self, longest):
         """The least order whose costs for each unit of time are within some percent of the least, a float64 number,
         where no step may be longer than `longest`: of those from LEAST_ADAPTED to half as much again as the last."""
-        score = self.costs - _smaller(self.sizes, _smaller(self.bound, rough_log2(longest)))
+        score = self.costs - _smaller(self.sizes, _smaller(self.bound, SPARE + rough_log2(longest)))
         score = OPS["where"](self._between(float(LEAST_ADAPTED), 1.5 * self.last), score, NEVER)
         good = OPS["le"](score, np_min(score) + AS_GOOD)
         return named(np_min(OPS["where"](good, self.orders, float(MOST_ORDER))), "next_order")
@@ -296,11 +305,15 @@ def _smaller(a, b):
     return OPS["where"](OPS["lt"](a, b), a, b)
 
 
+def _larger(a, b):
+    return OPS["where"](OPS["gt"](a, b), a, b)
+
+
 def _costs(jet, n):
     """Of a step of each order, in operations."""
     each, pairs = jet.costs
     k = np.arange(jet.order + 1.0)
-    return pairs * k * (k + 1.0) / 2.0 + (each + EACH_ORDER) * (k + 1.0) + EACH_STEP * n
+    return pairs * k * (k + 1.0) / 2.0 + (each + EACH_ORDER) * (k + 1.0) + EACH_NUMBER * n + EACH_STEP
 
 
 def told_order(method, order):
