@@ -10,9 +10,9 @@ from odec.ops.reduction import sum_
 from odec.ops.structure import concatenate, reshape, stack, take
 from odec.transforms.jvp import tangents
 from odec.transforms.scalar import expand, operation_count, scalar_inputs
-from odec.transforms.sparsity import colouring, jacobian_pattern
+from odec.transforms.sparsity import colouring, diagonal_colouring, jacobian_pattern
 
-STRAIGHT_LINE = 4_000  # scalar operations up to which derivatives are always taken element by element
+SMALL = 4_000  # scalar operations up to which derivatives are always taken element by element
 FEW_ELEMENTS = 8  # scalar operations a node up to which a larger graph is treated so, too: it is scalars already
 
 
@@ -35,7 +35,7 @@ def jacobian_values(function, wrt, pattern=None):
 
 def _way(function):
     count = operation_count(function)
-    small = count <= STRAIGHT_LINE or count <= FEW_ELEMENTS * len(function.nodes)
+    small = count <= SMALL or count <= FEW_ELEMENTS * len(function.nodes)
     return _by_elements if small else _by_arrays
 
 
@@ -53,6 +53,12 @@ def _by_elements(function, wrt, rows, columns, colours):
         for k in np.flatnonzero(colours[columns] == colour):
             entries[k] = found.get(id(outputs[rows[k]]), zero)
     return stack(list(entries), (len(rows),))
+
+
+def diagonal_by_elements(function, wrt, colours):
+    """The diagonal (n,) of d output / d wrt, element by element; zero where a colour of `diagonal_colouring` is -1."""
+    places = np.arange(len(colours))
+    return _by_elements(function, wrt, places, places, colours)
 
 
 def _element_tangents(nodes, seeds):
@@ -85,11 +91,10 @@ def _by_arrays(function, wrt, rows, columns, colours):
 
 def divergence(function, wrt="y"):
     """The trace of d output / d wrt as a Function with output `divergence` ()."""
-    rows, columns = jacobian_pattern(function, wrt)
-    diagonal = rows == columns
-    colours = colouring(rows, columns, function.inputs[wrt].size)
-    if not diagonal.any():
+    colours = diagonal_colouring(*jacobian_pattern(function, wrt), function.inputs[wrt].size)
+    there = np.flatnonzero(colours >= 0)
+    if not len(there):
         total = constant(0.0, function.inputs[wrt].dtype)
     else:
-        total = sum_(_way(function)(function, wrt, rows[diagonal], columns[diagonal], colours), axes=(0,))
+        total = sum_(_way(function)(function, wrt, there, there, colours), axes=(0,))
     return Function(f"{function.name}_divergence", function.inputs, {"divergence": total})

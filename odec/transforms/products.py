@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from odec.graph.node import constant, value_of
 from odec.ops.families import broadcast_to, total
 from odec.ops.linalg import matmul
 from odec.ops.reduction import sum_
@@ -76,6 +79,9 @@ def _pieces(x, axis):
 
 def _repeated_row(x):
     """The row (1, k) that a matrix repeats, or None."""
+    values = value_of(x)
+    if values is not None and len(values) > 1:
+        return constant(values[:1], x.dtype) if np.array_equal(values[1:], values[:-1]) else None
     if x.op is transpose:
         column = _repeated_column(x.inputs[0])
         return None if column is None else _turned(column)

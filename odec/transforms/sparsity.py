@@ -85,3 +85,19 @@ def colouring(rows, columns, count):
         for r in members[c]:
             row_colours[r].add(colour)
     return colours
+
+
+def diagonal_colouring(rows, columns, count):
+    """A colour for each of `count` columns such that no two of one colour have an entry in the row of the other: then
+    the entries of a diagonal are in the sum of the columns (greedy, by degree); -1 where the diagonal has no entry."""
+    pairs = set(zip(rows.tolist(), columns.tolist(), strict=True))
+    beside: list[set[int]] = [set() for _ in range(count)]
+    for r, c in pairs:
+        if r != c and (r, r) in pairs and (c, c) in pairs:
+            beside[r].add(c)
+            beside[c].add(r)
+    colours = [-1] * count
+    for c in sorted((c for c in range(count) if (c, c) in pairs), key=lambda c: -len(beside[c])):
+        used = {colours[other] for other in beside[c]}
+        colours[c] = next(colour for colour in range(count) if colour not in used)
+    return np.array(colours, int)
