@@ -12,7 +12,7 @@ _HOMES = {  # name -> the module that holds it; with a colon behind it, the modu
     "hessian_vector_product": "odec.second_order", "steady_state": "odec.steady", "steady_state_vjp": "odec.steady",
     "steady_state_jvp": "odec.steady", "SteadyState": "odec.steady",
     "taylor_map": "odec.polynomial_map", "TaylorMap": "odec.polynomial_map",
-    "regularize": "odec.augmented", "regularizers": "odec.regularizers:",
+    "regularize": "odec.augmented", "cnf": "odec.augmented", "regularizers": "odec.regularizers:",
     "jax": "odec.interop.jax:",
     "methods": "odec.steppers.methods", "add_method": "odec.steppers.methods",
     "ButcherTableau": "odec.steppers.tableaus", "LowStorageTableau": "odec.steppers.low_storage",

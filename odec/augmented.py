@@ -11,7 +11,8 @@ from odec.errors import ArgumentError, ShapeError
 from odec.graph.node import input_node
 from odec.graph.structure import Branch, Structure, structure_of
 from odec.model import Model, dtype_of_state
-from odec.neural.quadrature import Dynamics, with_quadratures
+from odec.neural.flows import density_of
+from odec.neural.quadrature import Dynamics, rate_of_part, with_quadratures
 from odec.neural.regularizers import regularizers_of
 from odec.system import System
 
@@ -49,21 +50,62 @@ def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False, in_err
 
     References: [kelly2020], [finlay2020]
     """
+    return _augmented("odec.regularize", model, regularizers_of(terms, batch_axis, per_sample), in_error_norm)
+
+
+def cnf(model, trace="exact", *, probe=None, batch_axis: Any = "auto", in_error_norm=True):
+    """A Model whose state is (z, logp): d logp/dt = -tr(df/dz) for each sample, so that with logp(t0) = 0
+
+        log p(z(t1), t1) = log p(z(t0), t0) + logp(t1),    logp(t1) = -∫ tr(df/dz) dt from t0 to t1
+
+    whichever of t0 and t1 is later. With x = z(t0) data and p(., t1) a known density p1, one solve forwards gives
+    log p(x) = log p1(z(t1)) - logp(t1), and one backwards, from samples of p1, samples of x.
+
+    Its parameters, their defaults and their names are those of `model`.
+
+    Parameters
+    ----------
+    model : Model of z, whose samples do not depend on each other
+    trace : "exact" takes a tangent for each number of a sample, fewer where the pattern of df/dz allows; "hutchinson"
+        takes ε^T (df/dz) ε, one product with the Jacobian: its mean over ε is the trace
+    probe : of "hutchinson": ε, an array or structure like z, of random signs or normal numbers, one for the whole
+        solve; or the name of the parameter that holds it, which is then the last one. None is the name "probe"
+    batch_axis : the axis of z, in each of its arrays, along which samples lie. "auto" is 0 for arrays of more than one
+        axis, and for structures whose arrays begin with one axis of the same length; None for one sample
+    in_error_norm : False leaves logp out of the error norm, so that the steps are those of `model`
+
+    Returns
+    -------
+    Model, with `start(z0)` = (z0, zeros like logp); logp has the shape (samples,), () for one sample
+
+    Raises
+    ------
+    ArgumentError : a trace or a probe that is none; a probe as a parameter of a model with starred ones
+    ShapeError : when it is bound: samples that depend on each other, a probe that is not like z, or no batch axis where
+        there should be one
+
+    References: [chen2018] (8), [grathwohl2019]
+    """
+    return _augmented("odec.cnf", model, density_of(trace, probe, batch_axis), in_error_norm)
+
+
+def _augmented(caller, model, plan, in_error_norm):
     if not isinstance(model, Model):
         found = getattr(model, "__name__", type(model).__name__)
         raise ArgumentError(
-            f"odec.regularize: {found} is not an odec model; a function decorated with @odec.dynamics is needed."
+            f"{caller}: {found} is not an odec model; a function decorated with @odec.dynamics is needed."
         )
     if not isinstance(in_error_norm, (bool, np.bool_)):
-        raise ArgumentError(f"odec.regularize: in_error_norm is {in_error_norm!r}; True or False is needed.")
-    return Augmented(model, regularizers_of(terms, batch_axis, per_sample), bool(in_error_norm))
+        raise ArgumentError(f"{caller}: in_error_norm is {in_error_norm!r}; True or False is needed.")
+    return Augmented(model, plan, bool(in_error_norm))
 
 
 class Augmented(Model):
     """The model of (y, r), where dy/dt is that of another model and a plan says what dr/dt is of its graph.
 
-    plan : `suffix` of the name; `parameters`, names of further ones like y; `shape(name, y_structure)` of r;
-        `rate(Dynamics)`, the flat node dr/dt; `labels`, what the rows of r are called
+    plan : `suffix` of the name; `symbols`, what y and r are called; `parameters`, names of further ones like y;
+        `shape(name, y_structure)` of r; `rate(Dynamics)`, the flat node dr/dt; `labels`, what the rows of r are called.
+        Where y holds quadratures itself, as that of such a model does, the plan sees it without them
     in_error_norm : whether r is in the error norm of a solve
     """
 
@@ -89,16 +131,17 @@ class Augmented(Model):
 
     def start(self, y0):
         """(y0, r0): the state at the start, where r is zero; in single precision where y0 is."""
-        shape = self.plan.shape(self.name, structure_of(y0, f"{self.name}: y0"))
+        shape = self._shape(structure_of(y0, f"{self.name}: y0"))
         return y0, np.zeros(shape, dtype_of_state(y0))
 
     def system_of(self, y_structure, p_structure, dtype):
         """The System for structures of (y, r) and of the parameters, made anew."""
         y_part = self._structure_of_y(y_structure)
-        own, given = self._split(p_structure, y_part, dtype)
+        moving = _moving(self.model, y_part)
+        own, given = self._split(p_structure, moving, dtype)
         inner = self.model.system_of(y_part, own, dtype)
         dynamics = Dynamics(self.name, inner.graph, y_part, given)
-        graph = with_quadratures(dynamics, self.plan.rate(dynamics))
+        graph = with_quadratures(dynamics, rate_of_part(self.plan, dynamics, moving))
         names = None if inner.state is None else (*inner.state, *self._names(y_structure.size - y_part.size))
         measured = inner.measured if self.in_error_norm else inner.measured or y_part.size
         quadratures = inner.quadratures + y_structure.size - y_part.size
@@ -106,20 +149,25 @@ class Augmented(Model):
 
     def _structure_of_y(self, whole):
         """The Structure of y in that of (y, r); ShapeError for another one."""
+        first, second = self.plan.symbols
         root = whole.root
         if not (isinstance(root, Branch) and root.kind in ("tuple", "list") and len(root.keys) == 2):
             raise ShapeError(
-                f"{self.name}: its state is (y, r), but what was given is {whole.describe()}; give "
-                "(y0, r0), as model.start(y0) makes it."
+                f"{self.name}: its state is ({first}, {second}), but what was given is {whole.describe()}; give "
+                f"({first}0, {second}0), as model.start({first}0) makes it."
             )
         y, r = (whole.part(key)[0] for key in root.keys)
-        shape = self.plan.shape(self.name, y)
+        shape = self._shape(y)
         if r.root != structure_of(np.empty(shape), "r").root:
             raise ShapeError(
-                f"{self.name}: in its state (y, r), r is {r.describe()}, but it has shape {shape}; give "
-                f"np.zeros({shape}), or (y0, r0) as model.start(y0) makes it."
+                f"{self.name}: in its state ({first}, {second}), {second} is {r.describe()}, but it has shape {shape}; "
+                f"give np.zeros({shape}), or ({first}0, {second}0) as model.start({first}0) makes it."
             )
         return y
+
+    def _shape(self, y):
+        """The shape of r beside y of a Structure."""
+        return self.plan.shape(self.name, _moving(self.model, y))
 
     def _split(self, p_structure, y_part, dtype):
         """(Structure of the parameters of the model within, {name: input node like y} of those that the plan adds)."""
@@ -140,6 +188,11 @@ class Augmented(Model):
         labels = self.plan.labels
         each = size // len(labels)
         return [label if each == 1 else f"{label}[{i}]" for label in labels for i in range(each)]
+
+
+def _moving(model, structure):
+    """The Structure of what the dynamics of a model read of its state: of y, where that is (y, r)."""
+    return _moving(model.model, model._structure_of_y(structure)) if isinstance(model, Augmented) else structure
 
 
 def _check_names(model, added):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from odec.graph.function import Function
-from odec.graph.node import Node, input_node
+from odec.graph.node import INPUT, Node, input_node, structural_zero
 from odec.graph.structure import Structure
 from odec.ops.rearranging import along
 from odec.ops.structure import concatenate, reshape
@@ -24,6 +24,24 @@ class Dynamics(NamedTuple):
     f: Function
     structure: Structure
     given: dict[str, Node]
+
+
+def rate_of_part(plan, dynamics, structure):
+    """plan.rate of the first numbers of y alone, as an expression of the inputs of `dynamics`.
+
+    structure : of these numbers; what follows them in y is read by nothing
+    """
+    f, size = dynamics.f, structure.size
+    t, y, p = f.inputs.values()
+    if size == y.size:
+        return plan.rate(dynamics)
+    first = input_node("y", (size,), y.dtype)
+    (slope,) = f(t, concatenate(first, structural_zero(y.dtype, (y.size - size,)), axis=0), p).values()
+    inputs = {"t": t, "y": first, "p": p}
+    part = Function(f.name, inputs, {"dydt": along(slope, 0, 0, size)})
+    rate = plan.rate(dynamics._replace(f=part, structure=structure))
+    given = {name: node for name, node in dynamics.given.items() if node.op is INPUT}
+    return Function("rate", inputs | given, {"rate": rate}).substitute({first: along(y, 0, 0, size)})["rate"]
 
 
 def with_quadratures(dynamics, rate):

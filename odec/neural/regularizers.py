@@ -137,6 +137,7 @@ class Regularizers:
     per_sample: bool = False
 
     suffix = "regularized"
+    symbols = ("y", "r")
 
     @property
     def parameters(self):

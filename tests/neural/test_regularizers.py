@@ -266,7 +266,7 @@ def test_names_defaults_and_components_follow_the_model():
     assert model.bind(model.start([1.0, 0.0])).state == ("q", "v", "R_2", "kinetic")
     again = odec.regularize(model, Kinetic())
     (_, inner), outer = again.start(model.start([1.0, 0.0])), evaluated(again, 0.0, model.start([1.0, 0.0]))
-    assert inner.shape == (1,) and outer == pytest.approx([4.0 + 4.0**2 + 4.0**2], rel=1e-14)
+    assert inner.shape == (1,) and outer == pytest.approx([4.0], rel=1e-14)  # of y, not of r
 
 
 def test_copies_pickles_and_files(tmp_path):
