@@ -17,7 +17,7 @@ PACKAGE = ROOT / "odec"
 # A file imports only from floors below its own; inside one floor the order of the list holds.
 FLOORS = (
     ("errors", "graph"),
-    ("ops", "special", "transforms"),
+    ("ops", "special", "nn", "transforms"),
     ("steppers", "codegen"),
     ("integrate",),
     ("gradients", "neural"),

@@ -31,7 +31,8 @@ TRACES = ("exact", "hutchinson")
 class Density:
     """log p of each sample: its rate is minus the trace of the sample's own block of df/dz.
 
-    trace : "exact", by as few tangents as the pattern of the block allows, or "hutchinson", ε^T (df/dz) ε
+    trace : "exact", by as few tangents as the pattern of the block allows, or "hutchinson", ε^T (df/dz) ε, whose mean
+        over ε is the trace [hutchinson1990]
     probe : ε, like z, or the name of a parameter that holds it; None with trace="exact"
     batch_axis : the axis of the samples, None for a state that is one sample, "auto"
     """
