@@ -35,6 +35,7 @@ INLINE = 5_000  # scalar operations up to which the series is straight-line code
 LEAST_ORDER, MOST_ORDER = 2, 100
 USUAL_RTOL = 1e-6  # of odec.solve
 NOISE = 16.0  # roundings of a slope that the error of a step does not see
+TIME_NOISE = 4.0 * float(np.finfo(float).eps)  # in units of time: roundings of t, and of its multiples in a model
 LOG2_E = 1.4426950408889634
 
 ADAPTIVE = "adaptive"
@@ -204,14 +205,19 @@ def taylor_step(f, method, t, h, y, p, f0, rtol, atol, last=None):
 def _residual(f, series, order, t, h, y, y1, p, rtol, atol):
     """The error² of step.py from how far the series' slope at the end is from f there: h (s'(h) - f) / (order + 1).
 
-    A kink or a jump of f within the step shows in it, which no coefficient at the start does. What rounding alone makes
-    of the difference is taken off.
+    A kink or a jump of f within the step shows in it, which no coefficient at the start does. Both are taken at the
+    double next to t + h, where the state is y1 and what it moves by to there: far from t = 0 the slope does, too. What
+    roundings of the slopes, and of time within f, make of the difference is taken off.
     """
     size, absolute = broadcast_to(in_dtype(h, y), y.shape), OPS["abs"]
-    slope = _slope_at_end(series, size)
-    rate = evaluation(f, 1)(t + h, y1, p)
-    noise = NOISE * float(np.finfo(y.dtype).eps)
-    excess = absolute(slope - rate) - noise * (absolute(slope) + absolute(rate))
+    end = t + h
+    reached = end - t
+    slope = _slope_at_end(series, broadcast_to(in_dtype(reached, y), y.shape))
+    rate = evaluation(f, 1)(end, y1 + broadcast_to(in_dtype(reached - h, y), y.shape) * slope, p)
+    noise = float(np.finfo(y.dtype).eps) * (NOISE * (absolute(slope) + absolute(rate)))
+    turn = 2.0 * absolute(row(series, 2)) + absolute((slope - row(series, 1)) / size)
+    noise = noise + broadcast_to(in_dtype(TIME_NOISE * absolute(end), y), y.shape) * turn
+    excess = absolute(slope - rate) - noise
     excess = OPS["where"](OPS["lt"](excess, 0.0), 0.0, excess)
     ratio = (1.0 / (order + 1.0)) * (size * excess) / scale_of(y, y1, rtol, atol)
     return sum_of_squares(ratio) * (1.0 / y.size)

@@ -184,6 +184,20 @@ def test_coefficients_that_vanish_at_the_start_are_no_reason_to_trust_a_step():
     assert abs(trusting.y1[0] - 2.0) > 1e-6
 
 
+@odec.dynamics
+def shaken(t, y):
+    """With a kink at a speed that is never reached, so that each step is checked at a fixed order too."""
+    return [y[1], -y[0] + np.cos(50.0 * t) + np.maximum(np.abs(y[1]), 10.0) - 10.0]
+
+
+@pytest.mark.parametrize("method", ["taylor", ADAPTED], ids=str)
+def test_roundings_of_late_times_reject_no_step(method):
+    """At t = 1e8 the double next to 50 t is off by 4e-7, and cos(50 t) with it."""
+    for start in (1e3, 1e8):
+        sol = odec.solve(shaken, (start, start + 5.0), [1.0, 0.0], method=method, rtol=EPS, atol=EPS, t_eval=[])
+        assert sol.stats["rejected"] == 0 and sol.stats["steps"] < 250
+
+
 def test_a_solution_that_blows_up_ends_with_the_reason():
     with pytest.raises(SolveError, match="may blow up"):
         odec.solve(odec.dynamics(lambda t, y: y * y), (0.0, 2.0), [1.0], method=ADAPTED, rtol=1e-10, atol=1e-10)
