@@ -14,6 +14,7 @@ from odec.model import Model, dtype_of_state
 from odec.neural.flows import density_of
 from odec.neural.quadrature import Dynamics, rate_of_part, with_quadratures
 from odec.neural.regularizers import regularizers_of
+from odec.ops.rearranging import along
 from odec.system import System
 
 
@@ -105,7 +106,7 @@ class Augmented(Model):
 
     plan : `suffix` of the name; `symbols`, what y and r are called; `parameters`, names of further ones like y;
         `shape(name, y_structure)` of r; `rate(Dynamics)`, the flat node dr/dt; `labels`, what the rows of r are called.
-        Where y holds quadratures itself, as that of such a model does, the plan sees it without them
+        Where y is itself of the form (y, r), the plan sees its y alone, and a probe of the same name is the same one
     in_error_norm : whether r is in the error norm of a solve
     """
 
@@ -113,9 +114,13 @@ class Augmented(Model):
         super().__init__(model.function)
         self.model, self.plan, self.in_error_norm = model, plan, in_error_norm
         self.name = f"{model.name}_{plan.suffix}"
-        _check_names(model, plan.parameters)
-        self.parameters = model.parameters | dict.fromkeys(plan.parameters, inspect.Parameter.empty)
-        self._defaults = None if plan.parameters else model._defaults
+        within = model.probes if isinstance(model, Augmented) else ()
+        self.shared = tuple(name for name in plan.parameters if name in within)
+        self.added = tuple(name for name in plan.parameters if name not in within)
+        self.probes = within + self.added
+        _check_names(model, self.added)
+        self.parameters = model.parameters | dict.fromkeys(self.added, inspect.Parameter.empty)
+        self._defaults = None if self.added else model._defaults
 
     def __call__(self, t, y, *params, **named):
         """dy/dt and dr/dt on numbers, by NumPy."""
@@ -141,7 +146,11 @@ class Augmented(Model):
         own, given = self._split(p_structure, moving, dtype)
         inner = self.model.system_of(y_part, own, dtype)
         dynamics = Dynamics(self.name, inner.graph, y_part, given)
-        graph = with_quadratures(dynamics, rate_of_part(self.plan, dynamics, moving))
+        p = inner.graph.inputs["p"]
+        places = {name: p_structure.part(name)[1] for name in self.shared}
+        shared = {name: along(p, 0, place.start, place.stop) for name, place in places.items()}
+        rate = rate_of_part(self.plan, dynamics._replace(given=given | shared), moving)
+        graph = with_quadratures(dynamics, rate)
         names = None if inner.state is None else (*inner.state, *self._names(y_structure.size - y_part.size))
         measured = inner.measured if self.in_error_norm else inner.measured or y_part.size
         quadratures = inner.quadratures + y_structure.size - y_part.size
@@ -171,7 +180,7 @@ class Augmented(Model):
 
     def _split(self, p_structure, y_part, dtype):
         """(Structure of the parameters of the model within, {name: input node like y} of those that the plan adds)."""
-        root, added = p_structure.root, self.plan.parameters
+        root, added = p_structure.root, self.added
         for name in added:
             found, _ = p_structure.part(name)
             if found != y_part:
