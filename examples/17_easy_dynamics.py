@@ -1,4 +1,4 @@
-"""Dynamics that are easy to solve: a neural ODE learns the map z + z³ with and without R_3 [Kelly et al. 2020, Figure 1]."""
+"""Dynamics that are easy to solve: a neural ODE learns z + z³ with and without R_3 [Kelly et al. 2020, Figure 1]."""
 
 from pathlib import Path
 
@@ -27,14 +27,14 @@ def adam(params, gradient, state, rate, beta1=0.9, beta2=0.999):
     return found
 
 
-def trained(strength, z0):
-    """Parameters that minimise the squared error and so much of R_3."""
+def trained(strength, z0, order=3):
+    """Parameters that minimise the squared error and so much of R_K."""
     rng = np.random.default_rng(1)
     params = {
         "w1": rng.normal(size=(2, HIDDEN)) * [[2.0], [6.0]], "b1": 3.0 * rng.normal(size=HIDDEN),
         "w2": 0.3 * rng.normal(size=(HIDDEN, 1)), "b2": np.zeros(1),
     }  # fmt: skip
-    model = odec.regularize(network, odec.regularizers.Taylor(order=3), in_error_norm=False)
+    model = odec.regularize(network, odec.regularizers.Taylor(order=order), in_error_norm=False)
     target, state = z0 + z0**3, {}
     for step in range(STEPS):
         sol, pullback = odec.solve_vjp(
