@@ -6,7 +6,7 @@ import functools
 import os
 import time
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from odec.event import event_pulls
 from odec.gradients.checkpoints import recorded_run
 from odec.gradients.continuous import Backsolve, Backward
 from odec.gradients.crossings import check_differentiable, event_cotangents
-from odec.gradients.discrete import Discrete
+from odec.gradients.discrete import Discrete, sums_of_terms
+from odec.gradients.estimates import Terms, check_estimated, check_summed, names_of, terms_bar_of
 from odec.gradients.interpolating import Interpolating
 from odec.gradients.residuals import give_back_with, room_for
 from odec.gradients.stepwise import Stepwise, check_steps_can_move
@@ -52,7 +53,7 @@ class Gradient:
 
 def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=None, differentiate_steps=False,
               adjoint_rtol=None, adjoint_atol=None, adjoint_method=None, seminorm=True, gradient_only=False,
-              batched=None, progress=False, throw=True, **options):  # fmt: skip
+              regularizers=(), batched=None, progress=False, throw=True, **options):  # fmt: skip
     """(sol, pullback): the Solution of `odec.solve`, and the transposed derivative of its rows.
 
     `pullback(ys_bar)`, with ys_bar in the structure and shapes of `sol.ys`, returns the Gradient of
@@ -83,6 +84,11 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     seminorm : they leave the gradient by the parameters out of their error norm
     gradient_only : of a model of odec.regularize: only the gradient of r is wanted. The solve leaves r as it starts,
         and outside its error norm, and takes the steps of the model itself; ys_bar still holds the cotangents of r
+    regularizers : a list of odec.regularizers.ErrorEstimate() and Stiffness(), sums of the solver's own estimates over
+        the accepted steps. `sol.regularizers` holds their values (terms,), in the order given, in the dtype of y;
+        `pullback(ys_bar, regularizers=weights)` adds weights @ sol.regularizers to what is differentiated, step sizes
+        as for the rows. They need adjoint="discrete", one solve, no events, and a Runge-Kutta method that makes these
+        estimates. Of a model of odec.regularize the norms are over what its error norm is over
     batched : the inputs that the members of an ensemble differ in, as odec.solve_ensemble takes them, with its options:
         sol is its EnsembleSolution, and ys_bar is in the structure of its `ys`, or of `y1` where the end only is kept.
         The pullback solves the members again, some at a time, in lanes and threads, or with target="cuda" in a thread
@@ -104,6 +110,9 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
             f"solve_vjp: adjoint {adjoint!r} is not known{nearest(adjoint, ADJOINTS)} It is one of "
             f"{', '.join(ADJOINTS)}."
         )
+    names = names_of(regularizers)
+    if names:
+        check_summed(adjoint, bool(options.get("events")), batched is not None)
     if batched is not None:
         from odec.ensemble_gradient import ensemble_vjp
 
@@ -123,6 +132,8 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
     forward = resting if gradient_only else None
     given = posed(model, t_span, y0, params, records=discrete, residuals=keeps, forward=forward, **options)
     name, start = given.system.name, given.problem.y.copy()
+    terms = Terms(names, (resting(given.system) if gradient_only else given.system).measured) if names else None
+    check_estimated(name, names, given.record)
     check_steps_can_move(name, differentiate_steps, adjoint, checkpoints, given.watched)
     if given.watched:
         check_differentiable(name, adjoint, checkpoints)
@@ -139,10 +150,10 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
                 "sizes are data."
             )
         if differentiate_steps and given.record.adaptive:
-            return _with_steps(given, start, progress, throw, isinstance(params, dict))
+            return _with_steps(given, start, progress, throw, isinstance(params, dict), terms)
         out = given.run(progress, None if given.watched else how)
         pulls = event_pulls(given.system, given.watched) if given.watched else None
-        way = Discrete(given.system, given.record, given.problem, out, start, pulls)
+        way = Discrete(given.system, given.record, given.problem, out, start, pulls, terms)
         if given.problem.residuals is not None:
             give_back_with(way, given.system, given.problem.residuals)
     else:
@@ -151,7 +162,15 @@ def solve_vjp(model, t_span, y0, params=(), *, adjoint="discrete", checkpoints=N
         began = time.perf_counter()
         way = ADJOINTS[adjoint](given.system, given.record, given.problem, out, start, backward)
         given.compile_seconds += time.perf_counter() - began
-    return given.solution(out, throw), Pullback(given.system, way, out, isinstance(params, dict))
+    return _solution(given, out, throw, terms), Pullback(given.system, way, out, isinstance(params, dict), terms)
+
+
+def _solution(given, out, throw, terms):
+    """The Solution of an Outcome, with the sums of Terms."""
+    solution = given.solution(out, throw)
+    if terms is None:
+        return solution
+    return replace(solution, regularizers=sums_of_terms(given.system, given.record, given.problem, out, terms))
 
 
 def _check_gradient_only(asked, found, is_so):
@@ -188,12 +207,12 @@ def resting(system):
     return found
 
 
-def _with_steps(given, start, progress, throw, by_name):
+def _with_steps(given, start, progress, throw, by_name, terms):
     """(sol, pullback) of a solve whose step sizes are differentiated too."""
-    given.problem.records = False
+    given.problem.records = terms is not None
     out = given.run(progress)
-    way = Stepwise(given.system, given.record, given.problem, out, start, given.solver)
-    return given.solution(out, throw), Pullback(given.system, way, out, by_name)
+    way = Stepwise(given.system, given.record, given.problem, out, start, given.solver, terms)
+    return _solution(given, out, throw, terms), Pullback(given.system, way, out, by_name, terms)
 
 
 def _check_checkpoints(checkpoints, adjoint):
@@ -230,17 +249,20 @@ def _backward(system, record, rtol, atol, method, seminorm):
 class Pullback:
     """The transposed derivative of the rows of a solve: call it with cotangents in the structure of `sol.ys`."""
 
-    def __init__(self, system, adjoint, outcome, by_name):
+    def __init__(self, system, adjoint, outcome, by_name, terms=None):
         self._system, self._adjoint, self._outcome, self._by_name = system, adjoint, outcome, by_name
+        self._terms = terms
 
     def __repr__(self):
         return f"<pullback of {self._system.name} over {self._outcome.steps:,} steps>"
 
-    def __call__(self, ys_bar, t_events_bar=None, y_events_bar=None):
-        """The Gradient of sum(ys_bar * sol.ys) and, of the times and states of events, likewise.
+    def __call__(self, ys_bar, t_events_bar=None, y_events_bar=None, *, regularizers=None):
+        """The Gradient of sum(ys_bar * sol.ys) and, of the times and states of events and of regularizers, likewise.
 
         t_events_bar, y_events_bar : lists in the structure of `sol.t_events` and `sol.y_events`; there, as for ys_bar,
             None is zero
+        regularizers : (terms,), the cotangents of `sol.regularizers`, so the weights of the terms in a loss; None is
+            zero
 
         Raises
         ------
@@ -256,7 +278,9 @@ class Pullback:
         system, out, events = self._system, self._outcome, self._adjoint.problem.events
         count = len(events.resets) if events else 0
         events_bar = event_cotangents(system, out, count, t_events_bar, y_events_bar)
-        found = self._adjoint.pull(flat, events_bar) if events else self._adjoint.pull(flat)
+        terms_bar = terms_bar_of(system.name, self._terms, regularizers)
+        more = {"events_bar": events_bar} if events else {"terms_bar": terms_bar} if self._terms else {}
+        found = self._adjoint.pull(flat, **more)
         values = system.p_structure.unflatten(found.p)
         return Gradient(
             system.y_structure.unflatten(found.y), values if self._by_name else tuple(values.values()),

@@ -25,6 +25,7 @@ class Solution:
         without events
     flat_rows : (m, n), the rows of ys as vectors, in the order of `names`
     dense : DenseOutput behind `sol(t)`, or None without dense_output=True
+    regularizers : (k,) the sums that solve_vjp was asked for with `regularizers`, else None
     """
 
     ts: np.ndarray
@@ -40,6 +41,7 @@ class Solution:
     t_events: list | None = None
     y_events: list | None = None
     dense: DenseOutput | None = field(default=None, repr=False)
+    regularizers: np.ndarray | None = None
 
     def __call__(self, t):
         """The state at time t, or states at times t (m,), by dense output; for a structured state that structure.

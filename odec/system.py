@@ -14,7 +14,7 @@ from odec.codegen.print_python import print_python
 from odec.codegen.targets import CUDA, best_lanes, cpu_target
 from odec.errors import ArgumentError, counted, nearest
 from odec.gradients.lane_step import lane_vjp
-from odec.gradients.replay import first_residuals, kept_vjp, step_jvp, step_vjp
+from odec.gradients.replay import first_residuals, kept_terms, kept_vjp, step_jvp, step_terms, step_vjp
 from odec.gradients.stepwise import advance_vjp, first_size_vjp, size_vjp
 from odec.graph.function import Function
 from odec.graph.structure import Branch, Leaf, Structure
@@ -429,7 +429,10 @@ class System:
 
 
 # kernels that call the right-hand side of a large model
-CALLING = ("step", "advance", "dense", "step_vjp", "kept_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp")
+CALLING = (
+    "step", "advance", "dense", "step_vjp", "kept_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp",
+    "step_terms", "kept_terms",
+)  # fmt: skip
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
@@ -454,12 +457,20 @@ def _dense_function(system, method="auto"):
     return dense_function(system.graph, system._fitting(method))
 
 
-def _step_vjp_function(system, method="auto", rows=False, timed=False):
-    return step_vjp(system.graph, system._fitting(method), rows, timed)
+def _step_vjp_function(system, method="auto", rows=False, timed=False, terms=(), over=None):
+    return step_vjp(system.graph, system._fitting(method), rows, timed, terms, over)
 
 
-def _kept_vjp_function(system, method="auto", timed=False):
-    return kept_vjp(system.graph, system._fitting(method), timed)
+def _kept_vjp_function(system, method="auto", timed=False, terms=(), over=None):
+    return kept_vjp(system.graph, system._fitting(method), timed, terms, over)
+
+
+def _step_terms_function(system, method="auto", terms=(), over=None):
+    return step_terms(system.graph, system._fitting(method), terms, over)
+
+
+def _kept_terms_function(system, method="auto", terms=(), over=None):
+    return kept_terms(system.graph, system._fitting(method), terms, over)
 
 
 def _first_residuals_function(system, method="auto"):
@@ -474,8 +485,8 @@ def _step_jvp_function(system, method="auto", rows=False):
     return step_jvp(system.graph, system._fitting(method), rows)
 
 
-def _advance_vjp_function(system, method="auto", rows=False):
-    return advance_vjp(system.graph, system._fitting(method), rows)
+def _advance_vjp_function(system, method="auto", rows=False, terms=(), over=None):
+    return advance_vjp(system.graph, system._fitting(method), rows, terms, over)
 
 
 def _first_size_vjp_function(system, method="auto"):
@@ -510,6 +521,8 @@ KERNELS = {
     "dense": _dense_function,
     "step_vjp": _step_vjp_function,
     "kept_vjp": _kept_vjp_function,
+    "step_terms": _step_terms_function,
+    "kept_terms": _kept_terms_function,
     "first_residuals": _first_residuals_function,
     "lane_vjp": _lane_vjp_function,
     "step_jvp": _step_jvp_function,

@@ -49,24 +49,26 @@ class Discrete:
 
     system : System; record : of the method; problem : Problem; outcome : Outcome with a Record or Checkpoints;
     start (n,) : the state at t0, for that of the problem can have become the end
-    event_pulls : EventPulls of a problem with events
+    event_pulls : EventPulls of a problem with events; terms : Terms, or None
     """
 
-    def __init__(self, system, record, problem, outcome, start, event_pulls=None):
+    def __init__(self, system, record, problem, outcome, start, event_pulls=None, terms=None):
         self.system, self.problem, self.outcome, self.start = system, problem, outcome, start
+        self.sums = system.p_structure.size
         crossed = problem.events is not None and len(outcome.fired_t) > 0
         self.ends_only = problem.keeps_end_only and len(outcome.ts) > 0
         self.inside = problem.t_eval is not None and not self.ends_only
         self.polynomials = bool(crossed or (self.inside and len(outcome.ts)))
         self.residuals = problem.residuals if isinstance(outcome.record, Record) else None
         covered = self.residuals is not None and outcome.steps <= self.residuals.steps
-        make = lambda rows, timed: system.compiled("step_vjp", method=record, rows=rows, timed=timed)
+        how = terms.options if terms else {}
+        make = lambda rows, timed: system.compiled("step_vjp", method=record, rows=rows, timed=timed, **how)
         self.kernels = Pulls(
             None if covered else make(rows=False, timed=False),
             None if covered and not self.polynomials else make(rows=self.polynomials, timed=True),
             system.compiled("rhs"),
         )
-        make = lambda timed: system.compiled("kept_vjp", method=record, timed=timed)
+        make = lambda timed: system.compiled("kept_vjp", method=record, timed=timed, **how)
         self.kept_kernels = KeptPulls(make(False), make(True)) if self.residuals else KeptPulls(None, None)
         if self.residuals and self.residuals.head:
             t0, head = np.array([problem.span[0]]), self.residuals.room[: self.residuals.head]
@@ -75,14 +77,15 @@ class Discrete:
         self.crossings = Crossings(system.name, event_pulls, problem, outcome, self.kernels) if crossed else None
         compiled_pull_back(system.dtype)
 
-    def pull(self, rows_bar, events_bar=None):
+    def pull(self, rows_bar, events_bar=None, terms_bar=()):
         """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those.
 
         events_bar : (t_bar (fired,), y_bar (fired, n)) of the times and states of events, or None
+        terms_bar : (terms,) of the sums of terms
         """
         problem, outcome, record = self.problem, self.outcome, self.outcome.record
         t0, _ = problem.span
-        run = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype))
+        run = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype), terms_bar)
         if self.crossings is not None:
             self.crossings.pull(run, rows_bar, events_bar)
         elif isinstance(record, Record):
@@ -102,6 +105,31 @@ class Discrete:
         return Pulled(
             y_bar.copy(), run.p_sum, float(t0_bar), float(run.t1_bar or 0.0), times_bar, outcome.steps, again=again
         )
+
+
+def sums_of_terms(system, record, problem, outcome, terms):
+    """The sums of Terms over the steps of an Outcome, (number of terms,), in the dtype of the state."""
+    nothing, taken = np.zeros((1, problem.y.size), system.dtype), outcome.record
+    run = _Run(_Summing(system, record, problem, outcome, terms), nothing)
+    if isinstance(taken, Record):
+        run.across(taken, outcome.t, outcome.y)
+    else:
+        taken.walk(run.across)
+    return run.p_sum
+
+
+class _Summing:
+    """What a _Run is told that goes back over steps to sum their Terms: there are no rows."""
+
+    ends_only, inside, polynomials, degree = True, False, False, 0
+
+    def __init__(self, system, record, problem, outcome, terms):
+        self.system, self.problem, self.outcome, self.sums = system, problem, outcome, len(terms.names)
+        self.residuals = problem.residuals if isinstance(outcome.record, Record) else None
+        make = lambda kernel: system.compiled(kernel, method=record, **terms.options)
+        covered = self.residuals is not None and outcome.steps <= self.residuals.steps
+        self.kernels = Pulls(None if covered else make("step_terms"), None, None)
+        self.kept_kernels = KeptPulls(make("kept_terms") if self.residuals else None, None)
 
 
 def _cuts(problem, times, end_t, ends):
@@ -126,9 +154,9 @@ def _stop_within(problem, t, end_t):
 class _Run:
     """One way back: buffers, and the compiled loop on them."""
 
-    def __init__(self, adjoint, rows_bar):
+    def __init__(self, adjoint, rows_bar, terms_bar=()):
         system, problem, outcome = adjoint.system, adjoint.problem, adjoint.outcome
-        n, m, dtype, degree = system.y_structure.size, system.p_structure.size, system.dtype, adjoint.degree
+        n, m, dtype, degree = system.y_structure.size, adjoint.sums, system.dtype, adjoint.degree
         ends_only = adjoint.ends_only
         self.rows_bar, rows = rows_bar, len(rows_bar)
         self.times_bar, self.p_sum = np.zeros(rows if adjoint.inside else 0), np.zeros(m, dtype)
@@ -138,7 +166,7 @@ class _Run:
         kept, kernels = adjoint.residuals, (*adjoint.kernels, *adjoint.kept_kernels)
         work = work_for([k for k in kernels if k], dtype)
         self.tape = Tape(
-            np.empty(0), self.end, self.end, problem.p, NO_TIMES if ends_only else outcome.ts,
+            np.empty(0), self.end, self.end, behind(problem.p, terms_bar), NO_TIMES if ends_only else outcome.ts,
             rows_bar, self.times_bar, self.y1_bar, new(n), new(m), self.p_sum, new(degree * n), new(degree * n),
             np.empty(1), np.empty(1), new(n), new(work), kept.room if kept else NO_TIMES,
         )  # fmt: skip
@@ -169,14 +197,22 @@ class _Run:
 
     def over(self, record, end_t, end, ends):
         """As back; `ends` says whether the last step is as long as it is to a stop, or to the end of the span."""
-        self._packed[PLACES["marks"]] = record.marks.ctypes.data
-        self._packed[PLACES["states"]] = record.y.ctypes.data
+        self._lay(record)
         for first, last, cut in reversed(_cuts(self._problem, record.t, end_t, ends)):
             if cut:
                 self.real[at.T_SUM] = 0.0
             self._back(record, first, last, cut, end_t, end)
             if self.t1_bar is None:
                 self.t1_bar = self.real[at.H_BAR]
+
+    def across(self, record, end_t, end):
+        """Sum p_bar over the steps of a Record, wherever they end."""
+        self._lay(record)
+        self._back(record, 0, len(record.t) - 1, False, end_t, end)
+
+    def _lay(self, record):
+        self._packed[PLACES["marks"]] = record.marks.ctypes.data
+        self._packed[PLACES["states"]] = record.y.ctypes.data
 
     def _back(self, record, first, last, cut, end_t, end):
         real, count, final = self.real, self.count, len(record.t) - 1
@@ -189,6 +225,11 @@ class _Run:
             count[at.FIRST], count[at.LAST] = max(first, stop - STRETCH + 1), stop
             count[at.CUT] = int(cut and stop == last)
             self._loop(self._where)
+
+
+def behind(p, terms_bar):
+    """Parameters (m,), and behind them the cotangents of terms where there are some."""
+    return np.concatenate([p, terms_bar], dtype=p.dtype) if len(terms_bar) else p
 
 
 @functools.cache

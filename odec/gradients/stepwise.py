@@ -20,8 +20,8 @@ from odec.codegen.workspace import aligned
 from odec.errors import ArgumentError
 from odec.gradients import backward, tries
 from odec.gradients.backward import slope_along, take_rows
-from odec.gradients.discrete import Pulled
-from odec.gradients.replay import carried_at_start
+from odec.gradients.discrete import Pulled, behind
+from odec.gradients.replay import carried_at_start, terms_node, weighed
 from odec.gradients.tries import Bars, Going, Log, Tape, Tried
 from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
@@ -35,7 +35,7 @@ from odec.integrate.slots import LARGEST, RESOLUTION
 from odec.ops.families import broadcast_to
 from odec.ops.structure import element
 from odec.steppers.runge_kutta import evaluation, in_dtype
-from odec.steppers.step import dense_function
+from odec.steppers.step import dense_function, estimates_function
 from odec.transforms.tape import taped
 from odec.transforms.vjp import vjp
 
@@ -48,11 +48,12 @@ where, absolute, le, lt, logical_and = (OPS[name] for name in ("where", "abs", "
 # ---- graphs ------------------------------------------------------------------------------------------------
 
 
-def try_function(f, method, rows=False):
+def try_function(f, method, rows=False, terms=(), over=None):
     """One try of a step of the method for f (t: (), y: (n,), p: (m,)) -> (n,), from its start alone.
 
     (now, task, y, p, rtol, atol, rules) -> then, y1, and with `rows` q (degree, n), the polynomial of step.py; as
-    integrate/advance.py, but that the slope at the start is evaluated here.
+    integrate/advance.py, but that the slope at the start is evaluated here. With `terms` also those of the step
+    (replay.terms_node), zeros where it is rejected.
     """
     advance = advance_function(f, method)
     inputs = {name: node for name, node in advance.inputs.items() if name != "f0"}
@@ -63,23 +64,28 @@ def try_function(f, method, rows=False):
         given = {**inputs, "f0": f0}
         found = advance(*(given[name] for name in advance.inputs))
         outputs = {name: found[name] for name in ("then", "y1")}
+        tried = element(outputs["then"], at.TRIED)
         if rows:
-            tried, dense = element(outputs["then"], at.TRIED), dense_function(f, method)
+            dense = dense_function(f, method)
             outputs["q"] = dense(t, tried, y, p, f0, found["y1"], found["f1"], found["k"])["q"]
+        if terms:
+            added = terms_node(estimates_function(f, method, over), terms, t, tried, y, p, f0)
+            outputs["terms"] = where(lt(0.0, element(outputs["then"], at.ACCEPTED)), added, 0.0)
     return Function("try", inputs, outputs)
 
 
-def advance_vjp(f, method, rows=False):
+def advance_vjp(f, method, rows=False, terms=(), over=None):
     """The adjoint of a try: (now, task, y, p, rtol, atol, rules, then_bar, y1_bar[, q_bar]) -> now_bar, task_bar,
     y_bar, p_bar[, q].
 
     rows : with the cotangent q_bar of the polynomial, and with q (degree, n) as an output
+    terms, over : as in replay.step_vjp
     """
     with line_is(None):
-        once = taped(try_function(f, method, rows), WRT)
+        once = taped(try_function(f, method, rows, terms, over), WRT)
         pulled = vjp(once, WRT)
-    outputs = pulled.outputs | ({"q": once.outputs["q"]} if rows else {})
-    return Function("advance_vjp", pulled.inputs, outputs)
+        outputs = pulled.outputs | ({"q": once.outputs["q"]} if rows else {})
+        return weighed(Function("advance_vjp", pulled.inputs, outputs))
 
 
 def size_vjp():
@@ -161,22 +167,25 @@ class Stepwise:
 
     system : System; record : of the method; problem : Problem; outcome : Outcome; start (n,) : the state at t0
     solver : Solver, which makes the tries again, bit by bit, to log where each of them started
+    terms : Terms, or None
     """
 
-    def __init__(self, system, record, problem, outcome, start, solver):
+    def __init__(self, system, record, problem, outcome, start, solver, terms=None):
         self.system, self.problem, self.outcome, self.start = system, problem, outcome, start
         self.inside = bool(problem.t_eval is not None and len(problem.t_eval))
         self.degree, self.tries = record.degree if self.inside else 0, outcome.steps + outcome.rejected
-        plain, rows = (system.compiled("advance_vjp", method=record, rows=r) for r in (False, self.inside))
+        how = terms.options if terms else {}
+        plain, rows = (system.compiled("advance_vjp", method=record, rows=r, **how) for r in (False, self.inside))
         self.kernels = Tried(plain, rows, system.compiled("size_vjp"), system.compiled("rhs"))
         self.first = None if problem.first_step else system.compiled("first_size_vjp", method=record)
         self.log, self.rules, self.rtol, self.atol = logged(solver, problem, start, self.tries)
         assert np.array_equal(self.log.y[self.tries * solver.n :], outcome.y, equal_nan=True)
         compiled_back(system.dtype)
 
-    def pull(self, rows_bar):
-        """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those."""
-        run, (t0, _) = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype)), self.problem.span
+    def pull(self, rows_bar, terms_bar=()):
+        """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those, and
+        terms_bar (terms,) of the sums of terms."""
+        run, (t0, _) = _Run(self, np.ascontiguousarray(rows_bar, self.system.dtype), terms_bar), self.problem.span
         run.back(self.tries)
         tape, times_bar = run.tape, run.tape.times_bar
         t0_more, t1_more, y_more, p_more = self._pull_first_size(run.bars.then[at.H])
@@ -239,16 +248,17 @@ def logged(solver, problem, start, number):
 class _Run:
     """One way back: buffers, and the compiled loop on them."""
 
-    def __init__(self, adjoint, rows_bar):
+    def __init__(self, adjoint, rows_bar, terms_bar):
         problem, dtype, degree = adjoint.problem, adjoint.system.dtype, adjoint.degree
         n, m, ends_only = problem.y.size, problem.p.size, problem.keeps_end_only
         rows, new, ts = len(rows_bar), lambda size: aligned(size, dtype), adjoint.outcome.ts
         slots, task = (lambda: np.zeros(at.NOWS)), lambda: np.zeros(at.TASKS)
         self.bars = Bars(slots(), slots(), task(), slots(), slots(), task(), np.array([FAR]))
         self.tape = Tape(
-            problem.p, adjoint.rtol, adjoint.atol, adjoint.rules, NO_TIMES if ends_only else ts, rows_bar,
-            np.zeros(rows if adjoint.inside else 0), rows_bar[0].copy() if ends_only else np.zeros(n, dtype), new(n),
-            new(m), np.zeros(m, dtype), new(degree * n), new(degree * n), new(n), new(work_for(adjoint.kernels, dtype)),
+            behind(problem.p, terms_bar), adjoint.rtol, adjoint.atol, adjoint.rules, NO_TIMES if ends_only else ts,
+            rows_bar, np.zeros(rows if adjoint.inside else 0), rows_bar[0].copy() if ends_only else np.zeros(n, dtype),
+            new(n), new(m), np.zeros(m, dtype), new(degree * n), new(degree * n), new(n),
+            new(work_for(adjoint.kernels, dtype)),
         )  # fmt: skip
         self.real, self.count = np.zeros(tries.REALS), np.zeros(backward.COUNTS, np.int64)
         self.real[backward.DIRECTION], self.real[tries.T1] = adjoint.rules[at.DIRECTION], problem.span[1]

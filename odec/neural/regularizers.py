@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from odec.errors import ArgumentError, ShapeError
+from odec.gradients.estimates import STEP_TERMS
 from odec.graph.node import Node
 from odec.graph.trace import place, source_line
 from odec.neural.probes import checked_probe, probe_node, pulled_back
@@ -217,6 +218,8 @@ def regularizers_of(terms, batch_axis, per_sample):
     for term in terms:
         if not isinstance(term, TERMS):
             cure = f"; call it, as {term.__name__}(...)" if isinstance(term, type) else ""
+            if isinstance(term, STEP_TERMS):
+                cure = "; give a sum over the solver's steps to odec.solve_vjp, as regularizers=[...]"
             raise ArgumentError(
                 f"odec.regularize: {term!r} is no term; odec.regularizers.Taylor(order=3), Kinetic() or "
                 f"JacobianFrobenius(probe) is needed{cure}."

@@ -6,13 +6,14 @@ from odec.graph.function import Function
 from odec.graph.op import OPS
 from odec.ops.call import call
 from odec.ops.families import broadcast_to, total
-from odec.ops.structure import row
+from odec.ops.structure import row, slice_
 from odec.steppers.hermite import hermite, stacked
 from odec.steppers.tableaus import rounded
 from odec.transforms.scalar import operation_count
 
 INLINE = 100  # scalar operations of the right-hand side up to which it is inlined: beyond, a call costs less than
 INLINE_ALL = 4_000  # the registers that are spilled; and of all stages together, for the sake of compile time
+AT_END = 1e-12  # how far from 1 the c of a stage at the end may be, given as a decimal
 
 
 def runge_kutta_step(f, tableau, t, h, y, p, f0, rtol, atol):
@@ -30,17 +31,65 @@ def runge_kutta_step(f, tableau, t, h, y, p, f0, rtol, atol):
     References: [hairer1993] II.1, II.4
     """
     inputs = dict(t=t, h=h, y=y, p=p, f0=f0, rtol=rtol, atol=atol)
-    size = in_dtype(h, y)
-    rhs = evaluation(f, tableau.evaluations)
-    k = [f0]
-    for i in range(1, tableau.stages):
-        stage = _combined(y, size, rounded(tableau.a[i], tableau.c, y.dtype), k)
-        k.append(named(rhs(t + float(tableau.c[i]) * h, stage, p), f"k{i + 1}"))
-    y1 = named(stage if tableau.fsal else _combined(y, size, rounded(tableau.b, tableau.c, y.dtype), k), "y1")
-    f1 = k[-1] if tableau.fsal else named(rhs(t + h, y1, p), "f1")
-    error = _error(tableau, size, k, f1, y, y1, rtol, atol)
+    _, k, y1, f1 = _stages(f, tableau, t, h, y, p, f0)
+    error = _error(tableau, in_dtype(h, y), k, f1, y, y1, rtol, atol)
     outputs = {"y1": y1, "f1": f1, "k": stacked([k[i] for i in tableau.kept], y), "error": error}
     return Function("step", inputs, outputs)
+
+
+def _stages(f, tableau, t, h, y, p, f0):
+    """(states of the stages, their slopes, y1, f1)."""
+    size, rhs, states, k = in_dtype(h, y), evaluation(f, tableau.evaluations), [y], [f0]
+    for i in range(1, tableau.stages):
+        states.append(_combined(y, size, rounded(tableau.a[i], tableau.c, y.dtype), k))
+        k.append(named(rhs(t + float(tableau.c[i]) * h, states[i], p), f"k{i + 1}"))
+    b = rounded(tableau.b, tableau.c, y.dtype)
+    y1 = named(states[-1] if tableau.fsal else _combined(y, size, b, k), "y1")
+    return states, k, y1, k[-1] if tableau.fsal else named(rhs(t + h, y1, p), "f1")
+
+
+def runge_kutta_estimates(f, tableau, t, h, y, p, f0, over):
+    """What a step says of the model: error, stiffness, float64 numbers, those of them that `estimated` names.
+
+    error : the root mean square of the local error estimate, in the unit of y
+    stiffness : |f1 - k_i| / |y1 - y_i| for the last stage i at t + h, in 1/time; 0 where both states are one
+    over : how many of the first elements of y the norms are over
+
+    References: [hairer1996] IV.2
+    """
+    inputs = dict(t=t, h=h, y=y, p=p, f0=f0)
+    states, k, y1, f1 = _stages(f, tableau, t, h, y, p, f0)
+    step, outputs, i = broadcast_to(in_dtype(h, y), y.shape), {}, _stage_at_end(tableau)
+
+    def square(v):
+        return sum_of_squares(in_double(v if over == y.size else slice_(v, starts=(0,), steps=(1,), shape=(over,))))
+
+    if tableau.adaptive:
+        squared = _of_estimates(tableau, lambda coefficients: square(step * _weighted(coefficients, k)))
+        outputs["error"] = _root(squared * (1.0 / over))
+    if i is not None:
+        moved = square(y1 - states[i])
+        still = OPS["eq"](moved, 0.0)
+        ratio = square(f1 - k[i]) / OPS["where"](still, 1.0, moved)
+        outputs["stiffness"] = _root(OPS["where"](still, 0.0, ratio))
+    return Function("estimates", inputs, outputs)
+
+
+def estimated(tableau):
+    """Names of what `runge_kutta_estimates` can say."""
+    return (*["error"] * tableau.adaptive, *["stiffness"] * (_stage_at_end(tableau) is not None))
+
+
+def _stage_at_end(tableau):
+    """The last stage at t + h beside y1, or None."""
+    others = range(tableau.stages - tableau.fsal)
+    return max((i for i in others if abs(tableau.c[i] - 1) < AT_END), default=None)
+
+
+def _root(square):
+    """The square root, whose derivative at 0 is taken as 0."""
+    zero = OPS["eq"](square, 0.0)
+    return OPS["where"](zero, 0.0, OPS["sqrt"](OPS["where"](zero, 1.0, square)))
 
 
 def runge_kutta_dense(f, tableau, t, h, y, p, f0, y1, f1, k):
@@ -139,16 +188,18 @@ def _error(tableau, h, k, f1, y, y1, rtol, atol):
 
 
 def _scaled_square(tableau, h, k, y, y1, rtol, atol):
-    """mean_i (h e_i / (atol + rtol max(|y|, |y1|)))² [hairer1993, II.4 (4.11)], float64; with a second estimate
-    that times |e|² / (|e|² + 0.01 |e2|²) [hairer1993, II.10 (10.17)]."""
+    """mean_i (h e_i / (atol + rtol max(|y|, |y1|)))² [hairer1993, II.4 (4.11)], float64."""
     scale = scale_of(y, y1, rtol, atol)
     step = broadcast_to(h, y.shape)
-
-    def square(coefficients):
-        return sum_of_squares(step * _weighted(coefficients, k) / scale)
-
-    squared = square(tableau.b_error)
-    if tableau.b_error_second is not None:
-        both = squared + 0.01 * square(tableau.b_error_second)
-        squared = squared * (squared / OPS["where"](OPS["eq"](both, 0.0), 1.0, both))
+    squared = _of_estimates(tableau, lambda coefficients: sum_of_squares(step * _weighted(coefficients, k) / scale))
     return squared * (1.0 / y.size)
+
+
+def _of_estimates(tableau, square):
+    """|e|² of the coefficients of e; with a second estimate that times |e|² / (|e|² + 0.01 |e2|²)
+    [hairer1993, II.10 (10.17)]."""
+    squared = square(tableau.b_error)
+    if tableau.b_error_second is None:
+        return squared
+    both = squared + 0.01 * square(tableau.b_error_second)
+    return squared * (squared / OPS["where"](OPS["eq"](both, 0.0), 1.0, both))

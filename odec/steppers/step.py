@@ -21,7 +21,7 @@ from odec.graph.node import input_node, line_is
 from odec.ops.call import call
 from odec.ops.structure import concatenate, reshape, slice_
 from odec.steppers.low_storage import LowStorageTableau, low_storage_dense, low_storage_step
-from odec.steppers.runge_kutta import runge_kutta_dense, runge_kutta_step
+from odec.steppers.runge_kutta import estimated, runge_kutta_dense, runge_kutta_estimates, runge_kutta_step
 from odec.steppers.symplectic import SymplecticTableau, check_separable, symplectic_dense, symplectic_step
 from odec.steppers.tableaus import ButcherTableau
 from odec.steppers.taylor import TaylorMethod, taylor_dense, taylor_size, taylor_step
@@ -62,6 +62,22 @@ def own_size(f, method, t, y, p, rtol, atol, *last):
     """The size that a step of the method finds for itself, a positive number; None where the loop chooses it."""
     size = SIZES.get(type(method))
     return None if size is None else size(f, method, t, y, p, rtol, atol, *last)
+
+
+def estimates_of(method):
+    """Names of the outputs that `estimates_function` has for a method."""
+    return estimated(method) if isinstance(method, ButcherTableau) else ()
+
+
+def estimates_function(f, method, over=None):
+    """(t, h, y, p, f0) -> error (), stiffness (), float64: what a step of a Runge-Kutta method says of the model, as
+    runge_kutta_estimates. With the step it shares the stages.
+
+    over : how many of the first elements of y the norms are over; None for all
+    """
+    inputs = _inputs(f, method, "t h y p f0")
+    with line_is(None):
+        return runge_kutta_estimates(f, method, **inputs, over=over or f.inputs["y"].size)
 
 
 def taped_step_function(f, method):
