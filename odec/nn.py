@@ -47,8 +47,10 @@ def he_normal(rng, shape, dtype: Any = np.float64):
     return (np.random.default_rng(rng).normal(size=(m, n)) * np.sqrt(2.0 / m)).astype(dtype)
 
 
-def layers(rng, sizes, weights=glorot_uniform, dtype: Any = np.float64):
+def layers(rng, sizes, weights=None, dtype: Any = np.float64):
     """The parameters of `mlp`: for each layer (W, b), W (m, n) as `weights(rng, (m, n), dtype)` makes it, b (n,) zeros.
+
+    weights : glorot_uniform, lecun_normal, he_normal or a function like them; None is the first
 
     rng : numpy.random.Generator, or a seed; sizes : how many numbers enter, how many each hidden layer has, how many
     leave
@@ -57,7 +59,7 @@ def layers(rng, sizes, weights=glorot_uniform, dtype: Any = np.float64):
     ------
     ArgumentError : fewer than two sizes, or one that is no integer above zero
     """
-    rng, sizes = np.random.default_rng(rng), tuple(sizes)
+    rng, sizes, weights = np.random.default_rng(rng), tuple(sizes), weights or glorot_uniform
     if len(sizes) < 2:
         raise ArgumentError(f"odec.nn.layers: sizes is {sizes}; two sizes at least are needed, as (2, 64, 2).")
     shapes = [_checked("layers", shape) for shape in itertools.pairwise(sizes)]
@@ -80,12 +82,12 @@ def with_time(t, x):
     return np.concatenate([x, np.full_like(x[..., :1], t)], axis=-1)
 
 
-def concat_squash_layer(rng, shape, weights=glorot_uniform, dtype: Any = np.float64):
-    """The parameters (W, b, gate, gate_b, shift) of `concat_squash`: W (m, n) as `weights` makes it, the others (n,).
+def concat_squash_layer(rng, shape, weights=None, dtype: Any = np.float64):
+    """The parameters (W, b, gate, gate_b, shift) of `concat_squash`: W (m, n) as in `layers`, the others (n,).
 
     rng : numpy.random.Generator, or a seed; b and gate_b begin as zeros, gate and shift uniform between ±1
     """
-    rng = np.random.default_rng(rng)
+    rng, weights = np.random.default_rng(rng), weights or glorot_uniform
     m, n = _checked("concat_squash_layer", shape)
     gate, shift = rng.uniform(-1.0, 1.0, (2, n)).astype(dtype)
     return weights(rng, (m, n), dtype), np.zeros(n, dtype), gate, np.zeros(n, dtype), shift
