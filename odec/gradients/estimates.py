@@ -11,7 +11,6 @@ import numpy as np
 
 from odec.errors import ArgumentError, ShapeError
 from odec.steppers.step import estimates_of
-from odec.steppers.tableaus import ButcherTableau
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,8 @@ def check_estimated(name, names, method):
     for term in STEP_TERMS:
         if term.label in names and term.label not in estimates_of(method):
             what, examples = term.needs
-            found = "has none" if isinstance(method, ButcherTableau) else f"is a {method.family} method"
             raise ArgumentError(
-                f"{name}: {term.__name__}() needs {what}, but {method.name} {found}; take a method that has one, such "
+                f"{name}: {term.__name__}() needs {what}, but {method.name} has none; take a method that has one, such "
                 f"as {examples}."
             )
 

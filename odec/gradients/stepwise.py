@@ -248,7 +248,7 @@ def logged(solver, problem, start, number):
 class _Run:
     """One way back: buffers, and the compiled loop on them."""
 
-    def __init__(self, adjoint, rows_bar, terms_bar):
+    def __init__(self, adjoint, rows_bar, terms_bar=()):
         problem, dtype, degree = adjoint.problem, adjoint.system.dtype, adjoint.degree
         n, m, ends_only = problem.y.size, problem.p.size, problem.keeps_end_only
         rows, new, ts = len(rows_bar), lambda size: aligned(size, dtype), adjoint.outcome.ts
