@@ -22,7 +22,8 @@ def regularize(model, *terms, batch_axis: Any = "auto", per_sample=False, in_err
     """A Model whose state is (y, r): r' holds for each term |v|², v = d^K y/dt^K, f, or ε^T df/dy.
 
     Its parameters, their defaults and their names are those of `model`. Gradients of r by y0 and by params are those of
-    any state: `odec.solve_vjp(regularized, t_span, regularized.start(y0), params)`.
+    any state: `odec.solve_vjp(regularized, t_span, regularized.start(y0), params)`. Of a model that is itself
+    of (y, r), or of (z, logp), the terms measure y or z alone, and a probe of the same name is the same one.
 
     Parameters
     ----------
