@@ -56,8 +56,11 @@ def cpu_description():
     return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {llvm.llvm_version_info}"
 
 
-def optimised(text):
-    """The LLVM module of an IR text after optimisation."""
+def optimised(text, every_pass=False):
+    """The LLVM module of an IR text after optimisation: by every pass where the text has loops, or when told to, for
+    Numba writes its loops with variables in memory.
+    """
+    every_pass = every_pass or LOOP in text
     llvm = _llvm()
     with _lock:
         try:
@@ -69,16 +72,16 @@ def optimised(text):
         options.loop_vectorization = options.loop_interleaving = True
         options.slp_vectorization = text.count("\n") < SLP_LINES
         builder = llvm.create_pass_builder(_machine(), options)
-        passes = builder.getModulePassManager() if LOOP in text else llvm.create_new_module_pass_manager()
-        if LOOP not in text:
+        passes = builder.getModulePassManager() if every_pass else llvm.create_new_module_pass_manager()
+        if not every_pass:
             passes.add_instruction_combine_pass()
         passes.run(module, builder)
         return module
 
 
-def object_code(text):
+def object_code(text, every_pass=False):
     """Native object code of an IR text."""
-    module = optimised(text)
+    module = optimised(text, every_pass)
     with _lock:
         return _machine().emit_object(module)
 

@@ -99,7 +99,8 @@ def portable_ir(name, function, parameters, helpers):
 
 def _compiled(name, function, parameters, helpers):
     """Object code of such a function, as symbol `name` of one argument: where the others lie, 8 bytes each."""
-    return object_code(portable_ir(f"{name}_of_all", function, parameters, helpers) + _unpacking(name, parameters))
+    text = portable_ir(f"{name}_of_all", function, parameters, helpers) + _unpacking(name, parameters)
+    return object_code(text, every_pass=True)
 
 
 def _unpacking(name, parameters):
