@@ -90,13 +90,12 @@ class _Text:
         self.lines.append("  ret void")
         if self.blocks:
             self.lines.append("high:")
-            place = self.raw(f"and i64 {self.raw(f'sub nuw nsw i64 %k, {EARLY + 1}')}, {BLOCK - 1}")
-            later = " ".join(f"i64 {b}, label %later{b}" for b in range(1, BLOCK))
-            self.lines.append(f"  switch i64 {place}, label %first [ {later} ]")
-            for b in range(BLOCK):
-                block = f"later{b}" if b else "first"
+            self.place = self.raw(f"and i64 {self.raw(f'sub nuw nsw i64 %k, {EARLY + 1}')}, {BLOCK - 1}")
+            begins = self.raw(f"icmp eq i64 {self.place}, 0")
+            self.lines.append(f"  br i1 {begins}, label %first, label %later")
+            for block, sums in (("first", self._first), ("later", self._later)):
                 self.lines.append(f"{block}:")
-                self._over(f"tile{b}", self.tiles.count, block, functools.partial(self._high_tile, b))
+                self._over(f"{block}.tile", self.tiles.count, block, functools.partial(self._high_tile, block, sums))
                 self.lines.append("  ret void")
         return "\n".join([*self.lines, "}"])
 
@@ -207,22 +206,19 @@ class _Text:
 
     # ---- blocks of orders
 
-    def _high_tile(self, b, tile):
-        """What order K + b of a block does with a tile, some vectors at a time."""
+    def _high_tile(self, block, sums, tile):
+        """What an order of a block does with a tile, some vectors at a time: `sums` (places, block before)."""
         vectors = self.tiles.width // self.lanes
         some = 2 if vectors % 2 == 0 else 1
         chunk = some * self.lanes
-        self._over(f"part{b}", vectors // some, f"tile{b}", lambda part: self._part(b, tile, part, chunk))
 
-    def _part(self, b, tile, part, chunk):
-        self._at_tile(tile, self.raw(f"mul nuw nsw i64 {part}, {chunk}"))
-        places = range(0, chunk, self.lanes)
-        if b == 0:
-            self._first(places)
-        else:
-            self._later(b, places)
+        def part(index):
+            self._at_tile(tile, self.raw(f"mul nuw nsw i64 {index}, {chunk}"))
+            sums(range(0, chunk, self.lanes), f"{block}.part")
 
-    def _first(self, places):
+        self._over(f"{block}.part", vectors // some, f"{block}.tile", part)
+
+    def _first(self, places, before):
         """All that rows up to K - 1 give to the sums of the orders K .. K + 3."""
         sums = {(b, p): self.zero for b in range(BLOCK) for p in places}
         rows = lambda pointer, numbers: {n: self._loaded(pointer, r, places) for n, r in numbers.items()}
@@ -231,42 +227,56 @@ class _Text:
         for j in range(1, BLOCK):
             self._products(sums, str(j), starts[j], {b: ends[b - j] for b in range(j)})
         turns = self.raw(f"lshr i64 {self._sum('%k', -BLOCK)}, 1")
-        self.lines += ["  br label %far", "far:", "  %f = phi i64 [ 0, %part0 ], [ %f.next, %far ]"]
-        before, phis = sums, len(self.lines)
-        sums = {key: f"%h{n}" for n, key in enumerate(before)}
-        names = dict(sums)
-        j = self._sum(self.raw("shl nuw nsw i64 %f, 1"), BLOCK)
-        left = self.raw(f"sub nuw nsw i64 %k, {j}")
-        behind = rows(self.b, {n: self._sum(left, n) for n in range(-1, BLOCK)})
-        for more in range(2):
-            number = self._sum(j, more)
-            row = self._loaded(self.a, number, places)
-            self._products(sums, number, row, {b: behind[b - more] for b in range(BLOCK)})
-        self.lines[phis:phis] = [
-            f"  {names[key]} = phi {self.kind} [ {before[key]}, %part0 ], [ {sums[key]}, %far ]" for key in names
-        ]  # fmt: skip
-        self.lines += [
-            "  %f.next = add nuw nsw i64 %f, 1", f"  %f.more = icmp ult i64 %f.next, {turns}",
-            "  br i1 %f.more, label %far, label %far.done", "far.done:",
-        ]  # fmt: skip
+
+        def two_rows(turn, sums):
+            j = self._sum(self.raw(f"shl nuw nsw i64 {turn}, 1"), BLOCK)
+            left = self.raw(f"sub nuw nsw i64 %k, {j}")
+            behind = rows(self.b, {n: self._sum(left, n) for n in range(-1, BLOCK)})
+            for more in range(2):
+                number = self._sum(j, more)
+                row = self._loaded(self.a, number, places)
+                self._products(sums, number, row, {b: behind[b - more] for b in range(BLOCK)})
+
+        sums = self._running("far", before, 0, turns, sums, two_rows)
         self._store_whole([sums[0, p] for p in places], places)
         for (b, p), s in sums.items():
             if b:
                 self._store(s, self.ahead, (b - 1) * self.tiles.count * self.tiles.width + p)
 
-    def _later(self, b, places):
+    def _later(self, places, before):
         """The sum of order k = K + b from what waits for it and the terms with rows from K on."""
-        waits = (b - 1) * self.tiles.count * self.tiles.width
-        sums = {(0, p): self.load(self.ahead, waits + p) for p in places}
+        row = self.raw(f"mul nuw nsw i64 {self._sum(self.place, -1)}, {self.tiles.count * self.tiles.width}")
+        waiting = self.moved(self.ahead, row)
+        sums = {(0, p): self.load(waiting, p) for p in places}
         if self.square:
             sums = {key: self.raw(f"fmul {self.kind} {s}, {self.splat('0.5')}") for key, s in sums.items()}
-        for j in range(1, b + 1):
-            late = self._sum("%k", -j)
-            for number, other in ((str(j), late), (late, str(j)))[: 1 if self.square else 2]:
+
+        def both_ends(j, sums):
+            late = self.raw(f"sub nuw nsw i64 %k, {j}")
+            for number, other in ((j, late), (late, j))[: 1 if self.square else 2]:
                 self._products(sums, number, self._loaded(self.a, number, places),
                                {0: self._loaded(self.b, other, places)})  # fmt: skip
-        found = list(sums.values())
+
+        found = self._running("near", before, 1, self._sum(self.place, 1), sums, both_ends).values()
         self._store_whole([self.raw(f"fadd {self.kind} {s}, {s}") for s in found] if self.square else found, places)
+
+    def _running(self, name, before, first, stop, sums, body):
+        """The sums after a loop of `body` (index, sums), which adds to them; `before` is the block that it follows."""
+        index = f"%{name}.i"
+        self.lines += [
+            f"  br label %{name}", f"{name}:", f"  {index} = phi i64 [ {first}, %{before} ], [ {index}.next, %{name} ]",
+        ]  # fmt: skip
+        names, at = {key: f"%{name}.s{n}" for n, key in enumerate(sums)}, len(self.lines)
+        new = dict(names)
+        body(index, new)
+        self.lines[at:at] = [
+            f"  {names[key]} = phi {self.kind} [ {sums[key]}, %{before} ], [ {new[key]}, %{name} ]" for key in names
+        ]
+        self.lines += [
+            f"  {index}.next = add nuw nsw i64 {index}, 1", f"  {index}.more = icmp ult i64 {index}.next, {stop}",
+            f"  br i1 {index}.more, label %{name}, label %{name}.done", f"{name}.done:",
+        ]  # fmt: skip
+        return new
 
     def _sum(self, value, number):
         return self.raw(f"add nsw i64 {value}, {number}")
