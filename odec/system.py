@@ -294,6 +294,20 @@ class System:
             found = self._programs[key, lanes, shared] = program(stamp, make, lanes, shared)
         return found.kernels[kernel]
 
+    def compiled_forms(self, kernel, *forms):
+        """The compiled kernel for each of some options, dicts: one program, in which what they call is there once."""
+        key = (kernel, "forms", *(tuple(sorted(how.items())) for how in forms))
+        found = self._programs.get(key)
+        if found is None:
+            self._check_kernel(kernel, "auto")
+            stamp = f"{self.graph.digest} {[_stamped(form) if isinstance(form, tuple) else form for form in key]}"
+            found = self._programs[key] = program(stamp, lambda: self._forms(kernel, forms))
+        return [found.kernels[f"{kernel}_{number}"] for number in range(len(forms))]
+
+    def _forms(self, kernel, forms):
+        own = [lower(self.graph, "rhs", "auto")] if kernel in CALLING else []
+        return own + [lower(self._derived(kernel, how), f"{kernel}_{n}", "auto") for n, how in enumerate(forms)]
+
     def compiled_functions(self, functions):
         """Functions of (t, y, p) beside the model's own, by name, compiled together: {name: CompiledKernel}."""
         calls = any(node.op.name == "call" for f in functions.values() for node in f.nodes)

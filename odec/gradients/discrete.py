@@ -61,21 +61,26 @@ class Discrete:
         self.polynomials = bool(crossed or (self.inside and len(outcome.ts)))
         self.residuals = problem.residuals if isinstance(outcome.record, Record) else None
         covered = self.residuals is not None and outcome.steps <= self.residuals.steps
-        how = terms.options if terms else {}
-        make = lambda rows, timed: system.compiled("step_vjp", method=record, rows=rows, timed=timed, **how)
-        self.kernels = Pulls(
-            None if covered else make(rows=False, timed=False),
-            None if covered and not self.polynomials else make(rows=self.polynomials, timed=True),
-            system.compiled("rhs"),
-        )
-        make = lambda timed: system.compiled("kept_vjp", method=record, timed=timed, **how)
-        self.kept_kernels = KeptPulls(make(False), make(True)) if self.residuals else KeptPulls(None, None)
+        how = {"method": record, **(terms.options if terms else {})}
+        plain, timed = self._again(covered, how)
+        self.kernels, self.kept_kernels = Pulls(plain, timed, system.compiled("rhs")), KeptPulls(None, None)
+        if self.residuals:
+            forms = [{"timed": timed, **how} for timed in (False, True)]
+            self.kept_kernels = KeptPulls._make(system.compiled_forms("kept_vjp", *forms))
         if self.residuals and self.residuals.head:
             t0, head = np.array([problem.span[0]]), self.residuals.room[: self.residuals.head]
             system.compiled("first_residuals", method=record).run(t0, start, problem.p, head)
         self.degree = record.degree if self.polynomials else 0
         self.crossings = Crossings(system.name, event_pulls, problem, outcome, self.kernels) if crossed else None
         compiled_pull_back(system.dtype)
+
+    def _again(self, covered, how):
+        """(the adjoint of a step that is made again, that of one with rows within), None for what no step needs."""
+        plain, timed = {"rows": False, "timed": False, **how}, {"rows": self.polynomials, "timed": True, **how}
+        if not covered:
+            first, second = self.system.compiled_forms("step_vjp", plain, timed)
+            return first, second
+        return None, self.system.compiled_forms("step_vjp", timed)[0] if self.polynomials else None
 
     def pull(self, rows_bar, events_bar=None, terms_bar=()):
         """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those.
