@@ -36,7 +36,7 @@ NOTED = """
 compiled = []
 import odec.codegen.compile as compiling
 object_code = compiling.object_code
-compiling.object_code = lambda text: compiled.append(len(text)) or object_code(text)
+compiling.object_code = lambda text, **how: compiled.append(len(text)) or object_code(text, **how)
 """
 FULL = """
 import errno, tempfile

@@ -253,7 +253,7 @@ import odec
 import odec.codegen.compile as compiling
 loops, object_code = [], compiling.object_code
 import odec.codegen.numba_bridge as bridge
-bridge.object_code = lambda text: loops.append(1) or object_code(text)
+bridge.object_code = lambda text, **how: loops.append(1) or object_code(text, **how)
 gate = threading.Barrier(8)
 
 def work(k):

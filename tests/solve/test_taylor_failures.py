@@ -162,7 +162,7 @@ def test_a_tolerance_below_rounding_says_the_least(dtype, rtol, least):
 
 @pytest.mark.parametrize("order", [1, 0, -3, 101, 2.5, True, "8"])
 def test_orders_outside_their_range_are_refused(order):
-    with pytest.raises(ArgumentError, match=r"^taylor: order is .* is needed\.$"):
+    with pytest.raises(ArgumentError, match=r"^taylor: order is .*(is needed\.|It is a number from 2 to 100, .*)$"):
         odec.TaylorMethod(order=order)
 
 
