@@ -102,12 +102,12 @@ def trained(net, images, labels, epochs=EPOCHS, seed=0):
     rng, state = np.random.default_rng(seed), {}
     params, began = first_parameters(rng), time.perf_counter()
     for epoch in range(epochs):
-        for batch in rng.permutation(len(images)).reshape(-1, BATCH):
+        for number, batch in enumerate(rng.permutation(len(images)).reshape(-1, BATCH)):
             probe = rng.choice([-1.0, 1.0], (BATCH, 64))
             try:
                 params = adam(params, gradient(net, params, images[batch], labels[batch], probe), state, RATE)
             except odec.SolveError as error:
-                raise SystemExit(f"training diverged in epoch {epoch}: {error}") from error
+                raise SystemExit(f"training diverged in epoch {epoch}, batch {number}: {error}") from error
     return params, time.perf_counter() - began
 
 
