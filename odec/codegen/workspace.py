@@ -16,6 +16,8 @@ def aligned(size, dtype):
 
     Vectors that lie across two cache lines are loaded and stored half as quickly.
     """
+    if not size:
+        return np.empty(0, dtype)
     width = np.dtype(dtype).itemsize
     room = np.empty(size + ALIGNMENT // width, dtype)
     skipped = -room.ctypes.data % ALIGNMENT // width

@@ -27,11 +27,12 @@ from odec.graph.function import Function
 from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
 from odec.integrate import slots as at
-from odec.integrate.advance import FAR, advance_function, control_function, larger, smaller
+from odec.integrate.advance import FAR, advance_function, control_function
 from odec.integrate.buffers import PLACES, Buffers
 from odec.integrate.interpolate import copy
 from odec.integrate.problem import NO_TIMES
 from odec.integrate.slots import LARGEST, RESOLUTION
+from odec.ops.comparison import larger, smaller
 from odec.ops.families import broadcast_to
 from odec.ops.structure import element
 from odec.steppers.runge_kutta import evaluation, in_dtype

@@ -20,9 +20,11 @@ from odec.graph.node import input_node, line_is
 from odec.graph.op import OPS
 from odec.integrate import slots as at
 from odec.integrate.slots import FREE, HELD, RESOLUTION
+from odec.ops.comparison import larger, smaller
 from odec.ops.rough import rough_exp2, rough_log2
 from odec.ops.structure import concatenate, element, reshape, stack
 from odec.steppers.hermite import stacked
+from odec.steppers.runge_kutta import named
 from odec.steppers.step import own_size, step_function, taped_step_function
 from odec.steppers.taylor import Sizes, told_order
 
@@ -54,10 +56,10 @@ def advance_function(f, method, commits=True, keeps=True, tapes=False):
         now, task, rules = (_Slots(inputs[name], names) for name, names in _NAMES.items())
         last = [told_order(method, element(inputs["now"], at.ORDER))] if method.adapts_order else []
         point = now.t, *(inputs[name] for name in ("y", "p", "rtol", "atol"))
-        plan = _Plan(now, task, rules, own_size(f, method, *point, *last))
+        orders = Sizes(f, method, *point, *last) if last else None
+        plan = _Plan(now, task, rules, orders.own if orders else own_size(f, method, *point))
         found = step(now.t, plan.tried, *(inputs[name] for name in ("y", "p", "f0", "rtol", "atol")), *last)
         accepted = plan.accepted(found["error"])
-        orders = Sizes(f, method, *point, *last) if last else None
         then = _then(now, task, rules, plan, found["error"], accepted, method, orders)
         y1, f1 = found["y1"], found["f1"]
         if commits:
@@ -211,18 +213,3 @@ def _retried(now, task, rules, plan, squared, accepted, t, orders):
         longest = where(accepted, smaller(absolute(left), rules.max_step), FAR)
         order = orders.next_order(smaller(longest, absolute(h)))
     return [h, now.log1, now.log2, now.ratio1, now.ratio2, order, where(lt(squared, FAR), 0.0, 1.0)]
-
-
-def smaller(a, b):
-    return where(lt(a, b), a, b)
-
-
-def larger(a, b):
-    return where(gt(a, b), a, b)
-
-
-def named(node, name):
-    """The node, named for readers of the generated code unless it has a name."""
-    if node.name is None:
-        node.name = name
-    return node

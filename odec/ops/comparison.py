@@ -133,3 +133,13 @@ def np_where(condition, x=None, y=None):
             "np.where with one argument returns as many indices as there are true values; give all three arguments"
         )
     return where(condition, x, y)
+
+
+def smaller(a, b):
+    """The smaller of two nodes or numbers, b where they cannot be compared."""
+    return where(lt(a, b), a, b)
+
+
+def larger(a, b):
+    """The larger of two nodes or numbers, b where they cannot be compared."""
+    return where(gt(a, b), a, b)

@@ -58,10 +58,10 @@ def step_function(f, method):
         return STEPS[type(method)](f, method, **inputs)
 
 
-def own_size(f, method, t, y, p, rtol, atol, *last):
+def own_size(f, method, t, y, p, rtol, atol):
     """The size that a step of the method finds for itself, a positive number; None where the loop chooses it."""
     size = SIZES.get(type(method))
-    return None if size is None else size(f, method, t, y, p, rtol, atol, *last)
+    return None if size is None else size(f, method, t, y, p, rtol, atol)
 
 
 def estimates_of(method):

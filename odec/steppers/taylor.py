@@ -13,6 +13,7 @@ from odec.graph.function import Function
 from odec.graph.node import constant
 from odec.graph.op import OPS
 from odec.ops.call import call
+from odec.ops.comparison import larger, smaller
 from odec.ops.families import broadcast_to
 from odec.ops.linalg import matmul
 from odec.ops.rearranging import along
@@ -232,16 +233,13 @@ def _slope_at_end(series, size):
     return total
 
 
-def taylor_size(f, method, t, y, p, rtol, atol, last=None):
-    """The size of a step, a positive float64 number: the formula of TaylorMethod."""
-    if last is not None:
-        return Sizes(f, method, t, y, p, rtol, atol, last).own
+def taylor_size(f, method, t, y, p, rtol, atol):
+    """The size of a step of one order, a positive float64 number: the formula of TaylorMethod."""
     series, order = coefficients(f, method, t, y, p), method.known_order
     before, after = (_norm(row(series, k), y, rtol, atol) for k in (order - 1, order))
     logs = [-(1.0 / k) * rough_log2(in_double(x)) for k, x in ((order - 1, before), (order, after))]
     logs[1] = logs[1] - 2.0 * LOG2_E / order
-    least = OPS["where"](OPS["lt"](*logs), *logs)
-    return named(rough_exp2(least - 0.7 * LOG2_E / (order - 1)), "size")
+    return named(rough_exp2(smaller(*logs) - 0.7 * LOG2_E / (order - 1)), "size")
 
 
 def _norm(v, y, rtol, atol):
@@ -255,7 +253,7 @@ def _norms(series, y, rtol, atol):
     wide, odd = OPS["abs"](series) * broadcast_to(reshape(weight, shape=(1, y.size)), series.shape), []
     while (n := wide.shape[1]) > NARROW:
         odd += [along(wide, 1, n - 1, n)] * (n % 2)
-        wide = _larger(along(wide, 1, 0, n // 2), along(wide, 1, n // 2, 2 * (n // 2)))
+        wide = larger(along(wide, 1, 0, n // 2), along(wide, 1, n // 2, 2 * (n // 2)))
     return np_max(concatenate(wide, *odd, axis=1), axis=1)
 
 
@@ -277,7 +275,7 @@ class Sizes:
         self.bound = named(np_min(OPS["where"](self._between(1.0, last), widest, NEVER)), "bound")
         self.sizes = self._sizes(-self.logs * parts, np.arange(2.0, most + 1.0))
         at_last = np_max(OPS["where"](self._between(last, last), self.sizes, -NEVER))
-        self.own = named(rough_exp2(_smaller(at_last, self.bound)), "size")
+        self.own = named(rough_exp2(smaller(at_last, self.bound)), "size")
 
     def _between(self, low, high):
         """Whether orders are from one number to another."""
@@ -295,24 +293,16 @@ class Sizes:
     def _sizes(self, radii, k):
         """The formula of TaylorMethod, from logarithms of |y_k|^(-1/k), for orders k from 2 on."""
         after = along(radii, 0, 2, None) - constant(2.0 * LOG2_E / k, "float64")
-        sizes = _smaller(along(radii, 0, 1, -1), after) - constant(0.7 * LOG2_E / (k - 1.0), "float64")
+        sizes = smaller(along(radii, 0, 1, -1), after) - constant(0.7 * LOG2_E / (k - 1.0), "float64")
         return concatenate(constant(np.full(2, -NEVER), "float64"), sizes, axis=0)
 
     def next_order(self, longest):
         """The least order whose costs for each unit of time are within some percent of the least, a float64 number,
         where no step may be longer than `longest`: of those from LEAST_ADAPTED to half as much again as the last."""
-        score = self.costs - _smaller(self.sizes, _smaller(self.bound, SPARE + rough_log2(longest)))
+        score = self.costs - smaller(self.sizes, smaller(self.bound, SPARE + rough_log2(longest)))
         score = OPS["where"](self._between(float(LEAST_ADAPTED), 1.5 * self.last), score, NEVER)
         good = OPS["le"](score, np_min(score) + AS_GOOD)
         return named(np_min(OPS["where"](good, self.orders, float(MOST_ORDER))), "next_order")
-
-
-def _smaller(a, b):
-    return OPS["where"](OPS["lt"](a, b), a, b)
-
-
-def _larger(a, b):
-    return OPS["where"](OPS["gt"](a, b), a, b)
 
 
 def _costs(jet, n):
