@@ -202,11 +202,17 @@ def _array(value, what, path):
     return array
 
 
+def _shape(value, what, path):
+    """The shape of a leaf; a tensor of another library, which may be traced or differentiated, shows no numbers."""
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+        return tuple(value.shape)
+    return _array(value, what, path).shape
+
+
 def _build(value, what, path, position, seen):
     parts = None if _is_array_like(value) else children_of(value)
     if parts is None:
-        array = _array(value, what, path)
-        leaf = Leaf(array.shape, position[0])
+        leaf = Leaf(_shape(value, what, path), position[0])
         position[0] += leaf.size
         return leaf
     if id(value) in seen:
