@@ -12,6 +12,7 @@ import numpy as np
 from odec.ensemble import solve_ensemble
 from odec.errors import ArgumentError, ShapeError, SolveError
 from odec.gradient import solve_vjp
+from odec.gradients.estimates import check_estimated, names_of
 from odec.graph.structure import Leaf, children_of
 from odec.interop.odeint_arguments import OF_SOLVE, check_options, checked_times, times_cotangent
 from odec.model import dtype_of_state
@@ -29,13 +30,14 @@ REFUSED = {
 UNTRACED = ("tstops",)  # options checked against times, which are not known while JAX traces
 
 
-def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options):
+def odeint(model, y0, t, params=(), *, adjoint="discrete", regularizers=(), throw=True, **options):
     """ys (len(t), *y0.shape): the solution of dy/dt = f(t, y, *params), y(t[0]) = y0, at the times t, as a
     function that JAX differentiates backwards by y0, t and params.
 
     It works under jax.jit, jax.grad, jax.vjp, jax.jacrev and jax.vmap. The solve runs on the CPU, called by JAX
     (jax.pure_callback), the members of a vmap by odec.solve_ensemble, whose times go in one direction; its backward
-    pass solves again and goes back over the steps by odec.solve_vjp, member by member.
+    pass solves again and goes back over the steps by odec.solve_vjp, member by member. With regularizers the members
+    are solved one after another.
 
     Parameters
     ----------
@@ -45,14 +47,16 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
     t : (m,), m >= 2, sorted times, rising or falling, in the model's unit; without jax_enable_x64 JAX rounds them to
         float32
     params : tuple in signature order, or dict by name
-    adjoint : as odec.solve_vjp takes it
-    throw : raise when the end is not reached; False makes the rows that were not reached nan, and the gradient too
+    adjoint, regularizers : as odec.solve_vjp takes them
+    throw : raise when the end is not reached; False makes the rows that were not reached nan, the sums of regularizers
+        and the gradient too
     options : as odec.solve takes them, but for t_eval, dense_output, events, dtype and progress; plain values,
         not traced ones
 
     Returns
     -------
-    array, or structure of arrays, each with a leading axis of length m, in the unit of y
+    array, or structure of arrays, each with a leading axis of length m, in the unit of y. With regularizers (ys, sums),
+        where ys is that and sums an array (terms,) of their values, in the dtype of y
 
     Raises
     ------
@@ -64,7 +68,7 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
     ImportError : JAX is not installed
     """
     jax = _jax()
-    check_options("odec.jax.odeint", adjoint, options, REFUSED)
+    check_options("odec.jax.odeint", adjoint, regularizers, options, REFUSED)
     y_like, values = _stand_ins(jax, y0), parameters_by_name(model, params, "odec.jax.odeint")
     dtype = jax.dtypes.canonicalize_dtype(dtype_of_state(y_like)).name
     by_name = {name: _stand_ins(jax, value) for name, value in values.items()}  # JAX sorts the keys of a dict
@@ -75,11 +79,12 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", throw=True, **options
             "with that dtype, or enable jax_enable_x64."
         )
     times = _times(jax, system.name, t)
-    call = HostSolve(system, adjoint, throw, options)
+    call = HostSolve(system, adjoint, throw, list(regularizers), options)
     call.check(None if any(map(_is_traced, jax.tree_util.tree_leaves(t))) else np.asarray(t, float))
     y = _flat(jax, system.y_structure, y0, dtype)
-    rows = _differentiable(jax, call)(y, times, _flat(jax, system.p_structure, values, dtype))
-    return system.y_structure.unflatten(rows, times.shape)
+    rows, *sums = _differentiable(jax, call)(y, times, _flat(jax, system.p_structure, values, dtype))
+    ys = system.y_structure.unflatten(rows, times.shape)
+    return (ys, *sums) if sums else ys
 
 
 def _jax() -> Any:
@@ -132,12 +137,13 @@ def _parts(item, value):
 class HostSolve:
     """A solve on flat NumPy vectors, y (n,), t (m,), p (q,), and its pullback; what JAX calls back.
 
-    system : System; adjoint, throw, options : as odeint takes them
+    system : System; adjoint, throw, regularizers, options : as odeint takes them
     """
 
     system: Any
     adjoint: str
     throw: bool
+    regularizers: list = field(default_factory=list)
     options: dict = field(default_factory=dict)
 
     @property
@@ -146,18 +152,24 @@ class HostSolve:
         return {name: value for name, value in self.options.items() if name in OF_SOLVE}
 
     def check(self, times):
-        """ArgumentError for options, and for times (None where JAX does not know them yet), before anything runs."""
+        """ArgumentError for options, for regularizers that the method has no estimates for, and for times (None where
+        JAX does not know them yet), before anything runs."""
         system, t = self.system, np.array([0.0, 1.0]) if times is None else checked_times(self.system.name, times)
         options = {name: value for name, value in self.forward.items() if times is not None or name not in UNTRACED}
         y, p = np.zeros(system.y_structure.size), np.zeros(system.p_structure.size)
         y, p = system.y_structure.unflatten(y), system.p_structure.unflatten(p)
-        posed(system, (t[0], t[-1]), y, p, t_eval=t, **options)
+        given = posed(system, (t[0], t[-1]), y, p, t_eval=t, **options)
+        check_estimated(system.name, names_of(self.regularizers), given.record)
 
     def given(self, y, t, p):
         """The positional arguments of odec.solve, and the output times."""
         system, t = self.system, checked_times(self.system.name, t)
         y, p = system.y_structure.unflatten(np.asarray(y)), system.p_structure.unflatten(np.asarray(p))
         return (system, (t[0], t[-1]), y, p), t
+
+    def found(self, *given):
+        """(rows,), as `rows` finds them; with regularizers (rows (m, n), sums (terms,)), of vectors y, t, p."""
+        return self.summed(*given) if self.regularizers else (self.rows(*given),)
 
     def rows(self, *given):
         """(*lead, m, n), the states at the times t, of y (*lead, n), t (*lead, m), p (*lead, q), of which each axis of
@@ -186,19 +198,28 @@ class HostSolve:
     def one(self, y, t, p):
         """(m, n), the state at the times t."""
         arguments, t = self.given(y, t, p)
-        found = solve(*arguments, t_eval=t, throw=self.throw, **self.forward).flat_rows
-        rows = np.full((len(t), self.system.y_structure.size), np.nan, self.system.dtype)
-        rows[: len(found)] = found
-        return rows
+        return _all_rows(solve(*arguments, t_eval=t, throw=self.throw, **self.forward), t)
 
-    def pulled(self, y, t, p, rows_bar):
-        """(y_bar (n,), t_bar (m,), p_bar (q,)) of sum(rows_bar * rows)."""
-        arguments, times = self.given(y, t, p)
-        solution, pullback = solve_vjp(*arguments, adjoint=self.adjoint, throw=self.throw, t_eval=times, **self.options)
+    def summed(self, y, t, p):
+        """(states at the times t (m, n), sums of the regularizers (terms,), nan where the end was not reached)."""
+        solution, _ = self.recorded(y, t, p)
+        sums = solution.regularizers
+        return _all_rows(solution, t), sums if solution.success else np.full_like(sums, np.nan)
+
+    def recorded(self, y, t, p) -> Any:
+        """(Solution, Pullback), of the rows at the times t and of the regularizers."""
+        arguments, t = self.given(y, t, p)
+        how = {"adjoint": self.adjoint, "throw": self.throw, "regularizers": self.regularizers, **self.options}
+        return solve_vjp(*arguments, t_eval=t, **how)
+
+    def pulled(self, y, t, p, rows_bar, sums_bar=None):
+        """(y_bar (n,), t_bar (m,), p_bar (q,)) of sum(rows_bar * rows), and sums_bar @ sums where there are any."""
+        solution, pullback = self.recorded(y, t, p)
         if not solution.success:
             return tuple(np.full_like(np.asarray(part), np.nan) for part in (y, t, p))
         system = self.system
-        found = pullback(system.y_structure.unflatten(np.asarray(rows_bar), times.shape))
+        rows_bar = system.y_structure.unflatten(np.asarray(rows_bar), (len(t),))
+        found = pullback(rows_bar, regularizers=sums_bar)
         return (
             system.y_structure.flatten(found.y0, f"{system.name}: y0_bar", system.dtype),
             times_cotangent(found).astype(t.dtype),
@@ -207,18 +228,29 @@ class HostSolve:
 
 
 def _differentiable(jax, call):
-    """`call.rows` as a function of JAX whose reverse mode is `call.pulled`."""
+    """`call.found` as a function of JAX whose reverse mode is `call.pulled`."""
     like = jax.ShapeDtypeStruct
     host = functools.partial(_on_host, jax)
+    terms = len(call.regularizers)
+    members, sums = ("sequential", [(terms,)]) if terms else ("expand_dims", [])
 
     @jax.custom_vjp
-    def rows(y, t, p):
-        return host(call.rows, like((t.size, y.size), y.dtype), "expand_dims", y, t, p)
+    def found(y, t, p):
+        shapes = (t.size, y.size), *sums
+        return host(call.found, tuple(like(shape, y.dtype) for shape in shapes), members, y, t, p)
 
-    def backward(kept, rows_bar):
-        return host(call.pulled, tuple(like(part.shape, part.dtype) for part in kept), "sequential", *kept, rows_bar)
+    def backward(kept, bars):
+        return host(call.pulled, tuple(like(part.shape, part.dtype) for part in kept), "sequential", *kept, *bars)
 
-    rows.defvjp(lambda *given: (rows(*given), given), backward)
+    found.defvjp(lambda *given: (found(*given), given), backward)
+    return found
+
+
+def _all_rows(solution, t):
+    """(m, n), the rows of a Solution at the times t, nan from where it stopped."""
+    reached = solution.flat_rows
+    rows = np.full((len(t), reached.shape[1]), np.nan, reached.dtype)
+    rows[: len(reached)] = reached
     return rows
 
 

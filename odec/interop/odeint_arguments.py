@@ -8,6 +8,7 @@ import numpy as np
 
 from odec.errors import ArgumentError, nearest
 from odec.gradient import ADJOINTS, solve_vjp
+from odec.gradients.estimates import check_summed, names_of
 from odec.solving import solve
 
 
@@ -19,15 +20,15 @@ OF_SOLVE = _keywords(solve)  # the options that a solve without a gradient takes
 KEYWORDS = OF_SOLVE | _keywords(solve_vjp)
 
 
-def check_options(name, adjoint, options, refused):
-    """Refuse an unknown adjoint, and options that are unknown or that the framework decides.
+def check_options(name, adjoint, regularizers, options, refused):
+    """Refuse an unknown adjoint, what is no list of terms, and options that are unknown or that the framework decides.
 
     name : of the function, for errors
     refused : {option: why it cannot be given}
 
     Raises
     ------
-    ArgumentError : the adjoint, or an option of `refused`
+    ArgumentError : the adjoint, regularizers that it does not have or that are none, or an option of `refused`
     TypeError : an option that no solve has
     """
     if adjoint not in ADJOINTS:
@@ -39,6 +40,8 @@ def check_options(name, adjoint, options, refused):
             raise ArgumentError(f"{name}: {option} cannot be given, because {refused[option]}; leave it out.")
         if option not in KEYWORDS:
             raise TypeError(f"{name}() has no keyword {option!r}{nearest(option, KEYWORDS - set(refused))}")
+    if names_of(regularizers):
+        check_summed(adjoint, events=False, batched=False)
 
 
 def checked_times(name, t):

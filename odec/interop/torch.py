@@ -31,7 +31,7 @@ REFUSED = {
 }
 
 
-def odeint(model, y0, t, params=(), *, adjoint="discrete", **options):
+def odeint(model, y0, t, params=(), *, adjoint="discrete", regularizers=(), **options):
     """The states at the times t of dy/dt = f(t, y, *params) from y0 at t[0], differentiable by y0, t and params.
 
     Gradients go to the inputs that require them, in float64 or float32 as y0; no other input costs anything. Tensors
@@ -44,12 +44,13 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", **options):
     t : tensor (m,) or list of at least two times, rising or falling, in the model's unit of time
     params : tuple in signature order, or dict by name, of tensors, numbers, and nested tuples, lists and dicts of
         them, as dict(net.named_parameters())
-    adjoint : as odec.solve_vjp takes it
+    adjoint, regularizers : as odec.solve_vjp takes them
     options : as odec.solve takes them: method, rtol, atol, first_step, max_steps, ...
 
     Returns
     -------
-    ys : tensor (m, *y0.shape), or such tensors in the structure of y0; in the unit of y0
+    ys : tensor (m, *y0.shape), or such tensors in the structure of y0; in the unit of y0. With regularizers (ys, sums),
+        where sums is a tensor (terms,) of their values, as differentiable as ys is
 
     Raises
     ------
@@ -58,21 +59,22 @@ def odeint(model, y0, t, params=(), *, adjoint="discrete", **options):
     SolveError : the solve stopped before t[-1]
     """
     torch = _torch()
-    check_options("odec.torch.odeint", adjoint, options, REFUSED)
+    check_options("odec.torch.odeint", adjoint, regularizers, options, REFUSED)
     t = _times(torch, t)
     leaves = []
     y_form, p_form = _taken_apart(torch, y0, leaves), _taken_apart(torch, params, leaves)
     states = leaves[: y_form.size]
-    call = _Call(model, y_form, p_form, _dtype(torch, states), adjoint, options)
+    call = _Call(model, y_form, p_form, _dtype(torch, states), adjoint, list(regularizers), options)
     device = next((x.device for x in states if isinstance(x, torch.Tensor)), torch.device("cpu"))
     inputs = [x for x in (t, *leaves) if isinstance(x, torch.Tensor)]
     if any(x.device.type != "cpu" for x in inputs):
         _say_that_tensors_are_copied()
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        rows = _functions()[0].apply(call, device, t, *leaves)
+        found = _functions()[0].apply(call, device, t, *leaves)
     else:
-        rows = tuple(torch.from_numpy(row).to(device) for row in call.solved(t, leaves)[0])
-    return y_form.map(lambda leaf: rows[leaf.offset])
+        found = tuple(torch.from_numpy(part).to(device) for part in call.solved(t, leaves)[0])
+    ys = y_form.map(lambda leaf: found[leaf.offset])
+    return (ys, found[-1]) if regularizers else ys
 
 
 def _torch() -> Any:
@@ -188,25 +190,30 @@ class _Call:
     params: Structure
     dtype: str
     adjoint: str
+    regularizers: list
     options: dict
 
     def solved(self, t, leaves, differentiated=False):
-        """(rows of each leaf of y, pullback or None)."""
+        """(rows of each leaf of y, then the sums of regularizers where there are any; pullback or None)."""
+        solution, pullback = self.solution(t, leaves, differentiated)
+        rows = _in_order(self.y.root, solution.ys, [None] * self.y.size)
+        return [*rows, solution.regularizers] if self.regularizers else rows, pullback
+
+    def solution(self, t, leaves, differentiated) -> Any:
+        """(Solution, pullback or None)."""
         times, arrays = _array(t, "float64"), [_array(x, self.dtype) for x in leaves]
         y0 = self.y.map(lambda leaf: arrays[leaf.offset])
         params = self.params.map(lambda leaf: arrays[self.y.size + leaf.offset])
         given = self.model, (float(times[0]), float(times[-1])), y0, params
         how = {**self.options, "t_eval": times, "dtype": self.dtype}
-        if differentiated:
-            solution, pullback = solve_vjp(*given, adjoint=self.adjoint, **how)
-        else:
-            how = {name: value for name, value in how.items() if name in OF_SOLVE}
-            solution, pullback = solve(*given, **how), None
-        return _in_order(self.y.root, solution.ys, [None] * self.y.size), pullback
+        if differentiated or self.regularizers:
+            return solve_vjp(*given, adjoint=self.adjoint, regularizers=self.regularizers, **how)
+        return solve(*given, **{name: value for name, value in how.items() if name in OF_SOLVE}), None
 
-    def pulled(self, pullback, rows_bar):
-        """Cotangents of t and of each leaf, as arrays."""
-        found = pullback(self.y.map(lambda leaf: rows_bar[leaf.offset]))
+    def pulled(self, pullback, bars):
+        """Cotangents of t and of each leaf, as arrays, from those of what `solved` returns first."""
+        sums_bar = bars[-1] if self.regularizers else None
+        found = pullback(self.y.map(lambda leaf: bars[leaf.offset]), regularizers=sums_bar)
         y0_bar = _in_order(self.y.root, found.y0, [None] * self.y.size)
         return [times_cotangent(found), *y0_bar, *_in_order(self.params.root, found.params, [None] * self.params.size)]
 
@@ -224,19 +231,19 @@ def _functions():
 
         @staticmethod
         def forward(ctx, call, device, t, *leaves):
-            rows, pullback = call.solved(t, leaves, differentiated=True)
+            found, pullback = call.solved(t, leaves, differentiated=True)
             wanted = [x if isinstance(x, torch.Tensor) and x.requires_grad else None for x in (t, *leaves)]
             kinds = [x if x is None else (x.dtype, x.device) for x in wanted]
             ctx.pull = functools.partial(_gradients, torch, call, pullback, kinds)
             ctx.save_for_backward(*(x for x in wanted if x is not None))
             # copied: an adjoint may start from the rows, and the user may write into the result
-            return tuple(torch.tensor(row, device=device) for row in rows)
+            return tuple(torch.tensor(part, device=device) for part in found)
 
         @staticmethod
-        def backward(ctx, *rows_bar):
+        def backward(ctx, *bars):
             if torch.is_grad_enabled():
-                return None, None, *Pullback.apply(ctx.pull, len(rows_bar), *rows_bar, *ctx.saved_tensors)
-            return None, None, *ctx.pull(rows_bar)
+                return None, None, *Pullback.apply(ctx.pull, len(bars), *bars, *ctx.saved_tensors)
+            return None, None, *ctx.pull(bars)
 
     class Pullback(torch.autograd.Function):
         """The pullback of a solve, which has no derivative of its own."""
@@ -255,9 +262,9 @@ def _functions():
     return Odeint, Pullback
 
 
-def _gradients(torch, call, pullback, kinds, rows_bar):
+def _gradients(torch, call, pullback, kinds, bars):
     """The cotangent of each input as a tensor of its (dtype, device), None where no kind is given."""
-    found = call.pulled(pullback, [_array(bar, call.dtype) for bar in rows_bar])
+    found = call.pulled(pullback, [_array(bar, call.dtype) for bar in bars])
     return [
         None if kind is None else torch.from_numpy(np.ascontiguousarray(bar)).to(dtype=kind[0], device=kind[1])
         for bar, kind in zip(found, kinds, strict=True)
