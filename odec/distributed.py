@@ -158,7 +158,7 @@ def _next(ended, pool):
             pool.check()
 
 
-BY_MEMBER = ("t1", "y1", "status", "steps", "rejected", "ys")
+BY_MEMBER = ("t1", "y1", "status", "steps", "rejected", "nfev", "ys")
 
 
 class Room:
@@ -177,7 +177,6 @@ class Room:
         for name in BY_MEMBER:
             if getattr(part, name) is not None:
                 getattr(self._whole, name)[start:stop] = getattr(part, name)
-        self._whole.nfev += part.nfev
         self._whole.slots += part.slots
         self._pieces[start] = replace(part, **dict.fromkeys(BY_MEMBER))
         self.ended += stop - start

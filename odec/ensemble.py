@@ -243,11 +243,11 @@ def _no_results(work, batch):
     """The Results of no members."""
     n, dtype, none = work.system.y_structure.size, work.system.dtype, np.empty(0, np.int64)
     rows = np.empty((0, max(batch.rows, 1), n))
-    return Results(
-        np.empty(0), np.empty((0, n), dtype), np.empty(0, np.int8), np.empty(0, np.int32), np.empty(0, np.int32),
-        np.empty((0, batch.rows, n), dtype), Fired(none, none, np.empty(0), np.empty((0, n), dtype)),
-        [Partial.of(rows, np.empty(0, bool), work.reduce)] if work.reduce else [],
-    )  # fmt: skip
+    return replace(
+        Results.waiting(np.empty(0), np.empty((0, n), dtype), np.empty((0, batch.rows, n), dtype)),
+        fired=Fired(none, none, np.empty(0), np.empty((0, n), dtype)),
+        partials=[Partial.of(rows, np.empty(0, bool), work.reduce)] if work.reduce else [],
+    )
 
 
 def _spread(found, where, batch):
@@ -262,7 +262,7 @@ def _spread(found, where, batch):
     begins = batch.problem.span[0] if batch.begins is None else batch.begins
     return replace(
         found, t1=at(found.t1, begins), y1=at(found.y1, np.nan), status=at(found.status, Status.NON_FINITE_START),
-        steps=at(found.steps, 0), rejected=at(found.rejected, 0),
+        steps=at(found.steps, 0), rejected=at(found.rejected, 0), nfev=at(found.nfev, 0),
         ys=NONE_KEPT if found.ys is None else at(found.ys, np.nan),
         fired=found.fired and replace(found.fired, member=where[found.fired.member]),
     )  # fmt: skip
@@ -280,7 +280,7 @@ def solution_of_members(work, inputs, batch: Batch, found, t_span, seconds):
     stats = _counts(found, good) | seconds
     origin = Origin(system, work.record, work.events, replace(batch, problem=replace(batch.problem, events=None)))
     return EnsembleSolution(
-        _times(batch, found), found.t1, found.status, found.steps, found.rejected,
+        _times(batch, found), found.t1, found.status, found.steps, found.rejected, found.nfev,
         NONE_KEPT if work.reduce else rows, found.y1, stats, system.y_structure, system.name, system.state,
         tuple(t if np.ndim(t) == 0 else np.asarray(t) for t in t_span), inputs.given, _reduced(work, batch, found),
         found.fired, len(work.events), origin,
@@ -290,7 +290,7 @@ def solution_of_members(work, inputs, batch: Batch, found, t_span, seconds):
 def _counts(found, good):
     steps, rejected = int(found.steps.sum(dtype=np.int64)), int(found.rejected.sum(dtype=np.int64))
     return {
-        "steps": steps, "rejected": rejected, "nfev": int(found.nfev),
+        "steps": steps, "rejected": rejected, "nfev": int(found.nfev.sum()),
         "lane_use": (steps + rejected) / found.slots if found.slots else 1.0, "trajectories": len(good),
         "failed": int(np.count_nonzero(~good)),
     }  # fmt: skip

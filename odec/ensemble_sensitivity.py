@@ -169,7 +169,8 @@ def _of_state(found, batch, width):
 
 
 def _one_of(solved):
-    """The Results of all parts; of a member those of the first part that failed: only derivatives differ in them."""
+    """The Results of all parts, with the evaluations of all; else of a member those of the first part that failed: only
+    derivatives differ in them."""
     first, *others = (found for found, _ in solved)
     for other in others:
         first.nfev += other.nfev

@@ -77,9 +77,10 @@ class EnsembleSolution:
         dask arrays with gather=False
     y1 : (N, *y.shape), the state where each member ended, nan where it failed; in the structure of y
     t1 : (N,) where each ended; status : (N,) int8, as odec.Status; success : (N,) whether the end, or a terminal event,
-        was reached; steps, rejected : (N,)
-    stats : of all members `steps`, `rejected`, `nfev`; `lane_use`, the share of the lanes' steps that a member needed;
-        `trajectories`, `failed`; `compile_seconds`, `solve_seconds`
+        was reached
+    steps, rejected : (N,); nfev : (N,) evaluations of the right-hand side, 0 where y0 or parameters are not finite
+    stats : `steps`, `rejected`, `nfev`, sums over the members; `lane_use`, the share of the lanes' steps that a member
+        needed; `trajectories`, `failed`; `compile_seconds`, `solve_seconds`
     t_events, y_events : for each event its times (N, k) and states (N, k, *y.shape) just before any reset, nan after a
         member's last; None without events; `events` has them one after the other
     reduced : {name: (m, *y.shape)} of the reductions over the members that succeeded, in the structure of y; without m
@@ -97,6 +98,7 @@ class EnsembleSolution:
     status: np.ndarray
     steps: np.ndarray
     rejected: np.ndarray
+    nfev: np.ndarray
     flat_rows: np.ndarray
     flat_y1: np.ndarray
     stats: dict
@@ -187,7 +189,7 @@ class EnsembleSolution:
         events: Any = (None, None)
         if self.n_events:
             events = self._events_of(i)
-        stats = {"steps": int(self.steps[i]), "rejected": int(self.rejected[i])}
+        stats = {name: int(getattr(self, name)[i]) for name in ("steps", "rejected", "nfev")}
         return Solution(
             ts, self.structure.unflatten(rows, (len(rows),)), self.structure.unflatten(self.flat_y1[i]),
             Status(int(self.status[i])), self._brief(i), stats, self.name, self.state, rows, self.structure, *events,

@@ -9,6 +9,8 @@ import numpy as np
 
 from odec.integrate.problem import Problem
 from odec.integrate.reductions import block_size
+from odec.integrate.run import evaluations
+from odec.integrate.slots import ENDED_AS, REFUSED, RUNNING, TOOK
 
 SHARED: Any = None  # an array that the members of a batch do not differ in
 NONE_KEPT: Any = None  # an array that a batch was not asked for
@@ -86,10 +88,10 @@ class Results:
     """What a batch leaves behind.
 
     t1 (size,), y1 (size, n) : where each member ended, and its state there
-    status (size,) int8, as errors.Status; steps, rejected (size,) int32
+    status (size,) int8, as errors.Status; steps, rejected (size,) int32; nfev (size,) int64, evaluations of f
     ys (size, rows, n) : nan where a member did not get so far; None where they were only reduced
     partials : a Partial of the rows for each block of members (reductions.py), in order
-    nfev : evaluations of all members; slots : steps tried, times the lanes that each occupied
+    slots : steps tried, times the lanes that each occupied
     """
 
     t1: np.ndarray
@@ -97,8 +99,20 @@ class Results:
     status: np.ndarray
     steps: np.ndarray
     rejected: np.ndarray
+    nfev: np.ndarray
     ys: np.ndarray = NONE_KEPT
     fired: Fired = NONE_KEPT
     partials: list = field(default_factory=list)
-    nfev: int = 0
     slots: int = 0
+
+    @classmethod
+    def waiting(cls, t1, y1, ys):
+        """The Results of members that have not ended, with room for how they will."""
+        steps, rejected = np.zeros((2, len(t1)), np.int32)
+        return cls(t1, y1, np.full(len(t1), RUNNING, np.int8), steps, rejected, np.zeros(len(t1), np.int64), ys)
+
+    def note(self, start, method, tally):
+        """Write down how the members from `start` on ended; tally : (k, TALLIES)."""
+        members = slice(start, start + len(tally))
+        self.status[members], self.steps[members] = tally[:, ENDED_AS], tally[:, TOOK]
+        self.rejected[members], self.nfev[members] = tally[:, REFUSED], evaluations(method, tally.T)

@@ -19,7 +19,7 @@ from odec.integrate.batch import NONE_KEPT, Fired, Results
 from odec.integrate.buffers import Buffers
 from odec.integrate.compiled import compiled_loop
 from odec.integrate.reductions import Partial
-from odec.integrate.run import FIRST_PAUSE, evaluations, next_pause
+from odec.integrate.run import FIRST_PAUSE, next_pause
 
 ROUND = 2**16  # members that the threads share at a time
 REDUCED_ROWS = 2**21  # numbers of rows that are held before they are reduced
@@ -64,10 +64,8 @@ def cores():
 def _results(batch, solver, held):
     """Results to fill in; rows of `held` members only, where they are reduced."""
     size, n, dtype = batch.size, solver.n, solver.dtype
-    return Results(
-        np.empty(size), np.empty((size, n), dtype), np.ones(size, np.int8), np.zeros(size, np.int32),
-        np.zeros(size, np.int32), np.empty((min(held or size, size), batch.rows, n), dtype),
-    )  # fmt: skip
+    rows = np.empty((min(held or size, size), batch.rows, n), dtype)
+    return Results.waiting(np.empty(size), np.empty((size, n), dtype), rows)
 
 
 def partials_of(batch, found, rows, start, stop, reduce):
@@ -108,9 +106,7 @@ class _Crew:
             self.workers[0].run(start, self.stop, begun if reached else None)
         else:
             self._run_threads(start, begun if reached else None)
-        found.status[start:stop] = tally[:, at.ENDED_AS]
-        found.steps[start:stop], found.rejected[start:stop] = tally[:, at.TOOK], tally[:, at.REFUSED]
-        found.nfev += int(evaluations(self.solver.method, tally.sum(axis=0)))
+        found.note(start, self.solver.method, tally)
         if reached is not None:
             reached(stop)
 

@@ -16,7 +16,6 @@ from odec.integrate.advance import rules_of
 from odec.integrate.batch import NONE_KEPT, Fired, Results
 from odec.integrate.ensemble import ROUND, member_arrays, partials_of
 from odec.integrate.roots import SAMPLES
-from odec.integrate.run import evaluations
 from odec.integrate.thread_kernel import Asked, ThreadKernel, thread_kernel
 
 SHARE = 0.8  # of the free memory that a launch may take
@@ -124,11 +123,8 @@ class Run:
         """The Results in the host's memory; `reduce`d round by round of whole blocks."""
         batch, size = self.batch, self.batch.size
         step = max(1, ROUND // batch.block) * batch.block if reduce else size
-        found = Results(
-            np.empty(size), np.empty((size, self.n), self.dtype), np.ones(size, np.int8), np.zeros(size, np.int32),
-            np.zeros(size, np.int32), np.empty((min(step, size), batch.rows, self.n), self.dtype),
-        )  # fmt: skip
-        events = []
+        held = np.empty((min(step, size), batch.rows, self.n), self.dtype)
+        found, events = Results.waiting(np.empty(size), np.empty((size, self.n), self.dtype), held), []
         for start in range(0, size, step):
             stop = min(start + step, size)
             rows = found.ys[: stop - start]
@@ -137,7 +133,7 @@ class Run:
             events += [
                 (who + start, *rest) for who, *rest in self.fill(batch.part(start, stop), places, reached, start)
             ]
-            self.count(found, tally, start, stop)
+            self.count(found, start, tally)
             if reduce:
                 found.partials += partials_of(batch, found, rows, start, stop, reduce)
         found.ys, found.fired = NONE_KEPT if reduce else found.ys, self.collected(events)
@@ -156,19 +152,15 @@ class Run:
             launch = self.launch(batch, room)
             tally, room = launch["tally"].numpy(), MORE_ROOM * room
         assert launch is not None and tally is not None
-        found = Results(launch["t_end"].numpy(), launch["y_end"].public(), np.ones(size, np.int8),
-                        np.zeros(size, np.int32), np.zeros(size, np.int32), launch["ys"].public())  # fmt: skip
-        self.count(found, tally, 0, size)
+        found = Results.waiting(launch["t_end"].numpy(), launch["y_end"].public(), launch["ys"].public())
+        self.count(found, 0, tally)
         found.fired = self.collected([self.events_of(launch)])
         return found
 
-    def count(self, found, tally, start, stop):
-        """Write down how the members from start to stop ended."""
-        found.status[start:stop] = tally[:, at.ENDED_AS]
-        found.steps[start:stop], found.rejected[start:stop] = tally[:, at.TOOK], tally[:, at.REFUSED]
-        total = tally.sum(axis=0)
-        found.nfev += int(evaluations(self.method, total))
-        found.slots += int(total[at.TOOK] + total[at.REFUSED])
+    def count(self, found, start, tally):
+        """Write down how the members from `start` on ended, and the steps that their threads tried."""
+        found.note(start, self.method, tally)
+        found.slots += int(tally[:, [at.TOOK, at.REFUSED]].sum())
 
     # ---- launches
 

@@ -160,7 +160,7 @@ def _kind(problem):
 
 
 def evaluations(method, tally):
-    """How often f was evaluated, of a member's tally, or of the sums of many."""
+    """How often f was evaluated, of a member's tally (TALLIES,), or (k,) of those of many, (TALLIES, k)."""
     steps = tally[at.TOOK] + tally[at.REFUSED]
     return tally[at.EVALUATED] + tally[at.DENSE_MADE] * method.dense_evaluations + steps * method.evaluations
 

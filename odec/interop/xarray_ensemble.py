@@ -11,7 +11,7 @@ from odec.interop.xarray import RESERVED, dimensions, dotted, free_name, plain, 
 
 MEMBERS = "trajectory"
 ROWS = "row"  # the dimension of time where each member has its own times
-TAKEN = (*RESERVED, MEMBERS, ROWS, "status", "t1", "steps", "rejected")
+TAKEN = (*RESERVED, MEMBERS, ROWS, "status", "t1", "steps", "rejected", "nfev")
 
 
 def to_dataset(solution):
@@ -22,8 +22,8 @@ def to_dataset(solution):
     reduced has one for each reduction, <name>_mean (t, ...), and the end states, <name>_end (trajectory, ...).
 
     Coordinates along `trajectory` are its number, how each member ended (`status`, whose attributes name its values,
-    `t1`, `steps`, `rejected`), and the inputs that were batched: numbers by the name of the parameter, arrays with
-    dimensions <name>_0, ... of their own, leaves of structures by their path ('arm.length'), the state as `y0` or
+    `t1`, `steps`, `rejected`, `nfev`), and the inputs that were batched: numbers by the name of the parameter, arrays
+    with dimensions <name>_0, ... of their own, leaves of structures by their path ('arm.length'), the state as `y0` or
     `y0.<leaf>` with the dimensions of y, time spans as `t_start` and `t_end`. A name that is taken ends in an
     underscore. The attributes are numbers and text, as netCDF needs them.
 
@@ -60,7 +60,7 @@ def _endings(solution):
     }  # fmt: skip
     return {
         MEMBERS: np.arange(len(solution)), "status": (MEMBERS, solution.status, meaning), "t1": (MEMBERS, solution.t1),
-        "steps": (MEMBERS, solution.steps), "rejected": (MEMBERS, solution.rejected),
+        "steps": (MEMBERS, solution.steps), "rejected": (MEMBERS, solution.rejected), "nfev": (MEMBERS, solution.nfev),
     }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def record(solution):
     fired = solution.fired
     found = {
         "status": solution.status, "steps": solution.steps, "rejected": solution.rejected, "t1": solution.t1,
-        "y1": leaves(solution.y1), "ys": leaves(solution.ys), "nfev": np.array(solution.stats["nfev"]),
+        "y1": leaves(solution.y1), "ys": leaves(solution.ys), "nfev": solution.nfev,
     }  # fmt: skip
     if fired is not None:
         found |= {"member": fired.member, "event": fired.event, "fired_t": fired.t, "fired_y": fired.y}
@@ -194,8 +194,8 @@ def assert_same(found, wanted, tolerance):
     for name in ("t1", "y1", "ys", "fired_t", "fired_y"):
         if name in wanted:
             np.testing.assert_allclose(found[name], wanted[name], rtol=tolerance, atol=tolerance, err_msg=name)
-    for name in ("steps", "rejected"):
-        assert np.abs(found[name] - wanted[name]).max() <= (0 if tolerance < 1e-6 else 2), name
+    for name, most in (("steps", 2), ("rejected", 2), ("nfev", 40)):  # four more tries, of some evaluations each
+        assert np.abs(found[name] - wanted[name]).max() <= (0 if tolerance < 1e-6 else most), name
 
 
 def tolerance_of(case):

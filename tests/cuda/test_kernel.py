@@ -64,6 +64,7 @@ def test_reductions_are_those_of_the_rows(how):
 def test_results_can_stay_where_they_are():
     left, brought = (on_gpu(HostDevice(), CASES["rows"], on_device=flag) for flag in (True, False))
     np.testing.assert_array_equal(left.ys, brought.ys)
+    np.testing.assert_array_equal(left.nfev, brought.nfev)
 
 
 def test_results_that_do_not_fit_cannot_stay():

@@ -39,7 +39,8 @@ def assert_members_equal(ensemble, alone, tolerance=1e-12):
     """Steps, rows and derivatives of an ensemble are those of solving each member by itself."""
     for i in range(len(ensemble)):
         one, member = alone(i), ensemble[i]
-        assert ensemble.steps[i] == one.stats["steps"] and ensemble.rejected[i] == one.stats["rejected"]
+        for name in ("steps", "rejected", "nfev"):
+            assert getattr(ensemble, name)[i] == one.stats[name]
         assert member.ys == pytest.approx(one.ys, rel=tolerance)
         for name, expected in one.sensitivities.items():
             found = ensemble.sensitivities[name][i]
@@ -93,6 +94,7 @@ def test_threads_lanes_and_chunks_make_no_difference():
         assert np.array_equal(value, three.sensitivities[name])
         assert np.array_equal(value, turned.sensitivities[name][::-1])
         assert parts.sensitivities[name] == pytest.approx(value, rel=1e-9, abs=1e-9)
+    assert np.array_equal(parts.nfev, 2 * one.nfev)  # four derivatives, three at a time
     assert np.array_equal(parts.steps, one.steps) and parts.ys == pytest.approx(one.ys, rel=1e-11)
 
 
@@ -127,7 +129,8 @@ def test_each_member_goes_along_a_direction_of_its_own(drawn, shared):
     for i in range(len(drawn)):
         own = drawn[i], {"rho": drawn[i, 1], "beta": shared[0]}
         one, expected = odec.solve_jvp(lorenz, SPAN, starts[i], (SIGMA, rho[i], BETA), tangents=own, **options)
-        assert found.ys[i] == pytest.approx(one.ys, rel=1e-12) and found.steps[i] == one.stats["steps"]
+        assert found.ys[i] == pytest.approx(one.ys, rel=1e-12)
+        assert (found.steps[i], found.nfev[i]) == (one.stats["steps"], one.stats["nfev"])
         assert np.max(np.abs(dot[i] - expected)) <= 1e-12 * np.max(np.abs(expected), initial=1e-300)
 
 

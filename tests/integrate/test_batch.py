@@ -48,7 +48,7 @@ def batch_of(size=SIZE, t_eval=(), seed=1, **how):
 
 
 def arrays(found):
-    parts = [found.t1, found.y1, found.status, found.steps, found.rejected, found.ys]
+    parts = [found.t1, found.y1, found.status, found.steps, found.rejected, found.nfev, found.ys]
     return [*parts, found.fired.member, found.fired.event, found.fired.t, found.fired.y]
 
 
@@ -105,7 +105,7 @@ def test_neighbours_change_no_bit(kind, order):
     solver, batch = LOTKA.solver("tsit5"), replace(KINDS[kind])
     usual, order = run_batch(solver, batch, threads=1), np.array(order[: SIZE - 3])
     found = run_batch(solver, chosen(batch, order), threads=1)
-    for a, b in zip(arrays(usual)[:6], arrays(found)[:6], strict=True):
+    for a, b in zip(arrays(usual)[:7], arrays(found)[:7], strict=True):
         assert a[order].tobytes() == b.tobytes()
     for place, member in enumerate(order):
         mine, theirs = found.fired.member == place, usual.fired.member == member
@@ -115,7 +115,7 @@ def test_neighbours_change_no_bit(kind, order):
 def test_parts_of_a_batch_give_what_the_whole_gives():
     solver, batch = LOTKA.solver("tsit5"), KINDS["rows"]
     whole, first, rest = (run_batch(solver, b, 1) for b in (batch, batch.part(0, 11), batch.part(11, SIZE)))
-    for a, b, c in zip(arrays(whole)[:6], arrays(first)[:6], arrays(rest)[:6], strict=True):
+    for a, b, c in zip(arrays(whole)[:7], arrays(first)[:7], arrays(rest)[:7], strict=True):
         assert a.tobytes() == np.concatenate([b, c]).tobytes()
 
 
@@ -130,6 +130,8 @@ def check_members(system, method, batch, lanes=None, rel=1e-9):
         alone = solver.run(problem)
         assert found.status[i] == alone.status
         assert abs(found.steps[i] - alone.steps) <= 1 and abs(found.rejected[i] - alone.rejected) <= 1
+        if (found.steps[i], found.rejected[i]) == (alone.steps, alone.rejected):
+            assert found.nfev[i] == alone.nfev
         assert found.y1[i] == pytest.approx(alone.y, rel=rel, abs=rel)
         assert found.t1[i] == pytest.approx(alone.t, rel=1e-12)
         if not problem.keeps_end_only:
@@ -157,6 +159,19 @@ def test_lanes_are_solves(kind):
 @pytest.mark.parametrize("lanes", [1, 2, 4, 16])
 def test_any_number_of_lanes(lanes):
     check_members(RATIONAL, "dopri5", KINDS["rows"], lanes)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+@pytest.mark.parametrize("method", ["tsit5", "dop853", "taylor", "rk4"])
+@given(st.lists(st.tuples(*[st.floats(0.5, 3.0)] * 2, st.floats(0.0, 6.0)), min_size=1, max_size=11), st.booleans())
+def test_a_member_is_evaluated_as_often_as_alone(method, lanes, members, kept):
+    given, size = np.array(members), None if method_named(method).adaptive else 0.05
+    batch = batch_of(len(given), TIMES if kept else (), tstops=(0.3, 0.7), first_step=size)
+    batch = replace(batch, states=given[:, :2], ends=given[:, 2], parameters=given[:, 1:2] / 2)
+    solver = RATIONAL.solver(method)
+    found = run_batch(solver, batch, 1, lanes=lanes)
+    assert found.nfev.dtype == np.int64
+    assert found.nfev.tolist() == [solver.run(batch.member(i)).nfev for i in range(batch.size)]
 
 
 def test_single_precision():
@@ -214,6 +229,7 @@ def test_each_member_has_its_own_status_and_the_others_go_on():
     assert not np.isnan(found.ys[kinds == 1, 0]).any() and np.isnan(found.ys[kinds == 1, 1]).all()
     assert found.t1[kinds == 1] == pytest.approx(1.0, abs=1e-3) and found.t1[blown] == pytest.approx(1.0, abs=1e-3)
     assert (found.steps + found.rejected)[kinds == 4].tolist() == [500] * 8
+    assert (found.nfev[kinds == 2] == 1).all()  # the slope at the start
 
 
 # ---- the text of the loop ------------------------------------------------------------------------------------------
@@ -272,6 +288,7 @@ def test_python_and_machine_code_agree_in_lanes(method):
     batch.ends[:] = np.linspace(0.5, 1.0, 6)
     text, code = (run_batch(s, batch, 1, lanes=4) for s in (python_lanes(RATIONAL, method, 4), RATIONAL.solver(method)))
     assert (text.status == Status.SUCCESS).all() and text.steps.tolist() == code.steps.tolist()
+    assert text.nfev.tolist() == code.nfev.tolist()
     assert text.y1 == pytest.approx(code.y1, rel=1e-12) and text.ys == pytest.approx(code.ys, rel=1e-12)
 
 

@@ -33,8 +33,9 @@ def ensemble_of(rows, times=TIMES, failed=None, **fields):
     count, structure = np.ones(size, np.int32), structure_of(rows[0, 0], "y")
     t1 = np.full(size, np.nanmax(times))
     return EnsembleSolution(
-        np.asarray(times), t1, status, count, 0 * count, rows, ends, {}, structure, **{"state": None, **fields}
-    )
+        np.asarray(times), t1, status, count, 0 * count, 7 * count, rows, ends, {}, structure,
+        **{"state": None, **fields},
+    )  # fmt: skip
 
 
 def straight(size, components=2, **fields):

@@ -118,6 +118,7 @@ def test_failed_members_are_named_and_their_rows_are_nan():
     assert meaning[Status.NON_FINITE_START] == "NON_FINITE_START"
     assert np.isnan(found["y"][1, -1]).all() and not np.isnan(found["y"].where(found["status"] == 0)[2]).any()
     assert found["t1"].values.tolist() == [1.0, 0.0, 1.0] and found["steps"][1] == 0
+    assert found["nfev"].dims == ("trajectory",) and found["nfev"].sum() == found.attrs["nfev"] > 0
 
 
 def test_reductions_are_variables_over_time_and_the_ends_are_kept():

@@ -58,6 +58,7 @@ def assert_members_equal(ens, solve_member, tolerance=1e-7):
         one = solve_member(i)
         assert one.status == ens.status[i], i
         member = ens[i]
+        assert ens.nfev[i] == member.stats["nfev"] == one.stats["nfev"]
         assert member.status == one.status and len(member.ts) == len(one.ts)
         np.testing.assert_allclose(member.ts, one.ts, rtol=1e-9)
         np.testing.assert_allclose(member.flat_rows, one.flat_rows, rtol=tolerance, atol=tolerance)
@@ -122,6 +123,7 @@ def test_shapes_of_an_ensemble_with_shared_times():
     assert ens.ts.shape == (5,) and ens.ys.shape == (7, 5, 3) and ens.y1.shape == (7, 3) and ens.t1.shape == (7,)
     assert ens.status.shape == (7,) and ens.success.all() and ens.steps.sum() == ens.stats["steps"]
     assert 0.0 < ens.stats["lane_use"] <= 1.0 and ens.stats["nfev"] > ens.stats["steps"]
+    assert ens.nfev.shape == (7,) and ens.nfev.dtype == np.int64 and ens.nfev.sum() == ens.stats["nfev"]
     np.testing.assert_array_equal(ens.y1, ens.ys[:, -1])
     assert ens.names == ("x", "v", "z") and ens.t_span == (0.0, 1.0)
     np.testing.assert_array_equal(ens.batched["rho"], RHO)
@@ -242,8 +244,9 @@ def test_failed_members_never_hide_the_others():
 def test_the_message_of_a_member_is_that_of_its_single_solve():
     y0 = np.array([[2.0], [0.5]])
     ens = odec.solve_ensemble(falling, (0.0, 2.0), y0, batched="y0")
+    alone = odec.solve(falling, (0.0, 2.0), y0[1], t_eval=[], throw=False)
     assert ens.message(0) == "reached the end of the time span"
-    assert ens.message(1) == odec.solve(falling, (0.0, 2.0), y0[1], t_eval=[], throw=False).message
+    assert ens.message(1) == alone.message and ens.nfev[1] == alone.stats["nfev"]
     assert re.search(r"np\.log\(.*test_ensemble\.py:\d+.*y\[0\]", ens.message(-1))
 
 
@@ -267,13 +270,13 @@ def test_members_whose_inputs_are_not_finite_fail_alone(bad):
     np.testing.assert_allclose(ens.y1[[0, 2, 4], 0], [0.5, 4.5, 12.5])
     np.testing.assert_allclose(ens.t_events[0][:, 0], [0.5, np.nan, 0.5, np.nan, 0.5])
     assert f"y0[1] is {bad}" in ens.message(1) and f"params['a'][2] is {bad}" in ens.message(3)
-    assert ens.steps[1] == 0 and len(ens[1].ts) == 0
+    assert ens.steps[1] == ens.nfev[1] == 0 and len(ens[1].ts) == 0 and ens.stats["nfev"] == ens.nfev.sum()
 
 
 def test_an_ensemble_without_one_finite_member_is_returned_too():
     ens = odec.solve_ensemble(decay, (0.0, 1.0), np.full((3, 2), np.nan), batched="y0", t_eval=[0.5], reduce="mean")
     assert (ens.status == Status.NON_FINITE_START).all() and np.isnan(ens.reduced["mean"]).all()
-    assert ens.stats["failed"] == 3 and ens.reduced["mean"].shape == (1, 2)
+    assert ens.stats["failed"] == 3 and ens.reduced["mean"].shape == (1, 2) and ens.nfev.tolist() == [0, 0, 0]
 
 
 # ---- events ---------------------------------------------------------------------------------------------------
@@ -285,10 +288,12 @@ def bounce():
     return odec.dynamics(lambda t, y, p: [y[1], -9.81]), [ground, top]
 
 
-def test_events_of_members_are_those_of_single_solves():
+@pytest.mark.parametrize("method", ["tsit5", "dop853", "taylor", "rk4"])
+def test_events_of_members_are_those_of_single_solves(method):
     model, events = bounce()
     heights, p = np.array([[1.0, 0.0], [5.0, 0.0], [0.2, 0.0]]), np.array([0.5, 0.9, 0.8])
-    how = {"events": events, "t_eval": [0.0, 0.5, 1.0], **SHARP}
+    how = {"events": events, "t_eval": [0.0, 0.5, 1.0], "method": method, **SHARP}
+    how["first_step"] = 0.01 if method == "rk4" else None
     ens = odec.solve_ensemble(model, (0.0, 1.0), heights, (p,), batched=("y0", "p"), **how)
     single = [odec.solve(model, (0.0, 1.0), h, (q,), **how) for h, q in zip(heights, p)]
     assert_members_equal(ens, single.__getitem__)
@@ -385,6 +390,7 @@ def test_an_ensemble_can_be_pickled():
     ens = odec.solve_ensemble(falling, (0.0, 2.0), y0, batched="y0")
     sent = pickle.loads(pickle.dumps(ens))
     np.testing.assert_array_equal(sent.y1, ens.y1)
+    np.testing.assert_array_equal(sent.nfev, ens.nfev)
     assert sent.message(1) == ens.message(1)
     watched = odec.solve_ensemble(falling, (0.0, 2.0), y0, batched="y0", events=lambda t, y: y[0] - 2.5)
     sent = pickle.loads(pickle.dumps(watched))

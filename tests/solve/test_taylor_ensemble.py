@@ -38,6 +38,7 @@ def test_members_are_single_solves_in_any_number_of_threads():
         alone = single(i, t_eval=TIMES)
         np.testing.assert_allclose(ens.ys[i], alone.ys, rtol=1e-11, atol=1e-11)
         assert ens.steps[i] == pytest.approx(alone.stats["steps"], abs=1)
+        assert ens.nfev[i] - ens.steps[i] == alone.stats["nfev"] - alone.stats["steps"]
 
 
 def test_reductions_and_ends():
