@@ -25,6 +25,7 @@ BITS = {"float64": "f64", "float32": "f32"}
 BYTES = {**targets.BYTES, "int32": 4}
 NONE: frozenset = frozenset()
 PURE = "nounwind willreturn memory(none)"
+IN_REGISTERS = 256  # numbers of one buffer that may still live there
 
 
 class Value(NamedTuple):
@@ -140,7 +141,7 @@ class _Emitter:
         self.lanes = self.wide  # lanes of the values being computed now
         self.vector_index: str | None = None  # the loop variable along which lanes run, in a vector loop
         self.lines: list[str] = []
-        self.stack: list[str] = []  # numbers that live in registers, made at the entry
+        self.stack: dict[tuple, tuple[str, int]] = {}  # (name, type) -> (pointer, elements), made at the entry
         self.alike = 1  # lanes whose functions a scalar must use, so that no element differs from its neighbours
         self.values: dict[str, Value] = {}
         self.buffers = {a.name: (f"%{a.name}", a.dtype) for a in kernel.arguments}
@@ -164,7 +165,8 @@ class _Emitter:
         arguments = [f"ptr noalias {'' if w else 'readonly '}%{name}" for name, w in written.items()]
         arguments.append("ptr noalias %work")  # always there: every kernel of a kind has one signature
         head = f"define void @{self.symbol}({', '.join(arguments)}) nounwind {{\nentry:\n"
-        return head + "\n".join([*self.stack, *self.lines]) + "\n}"
+        rooms = [f"  {at} = alloca [{size} x {kind}], align 32" for (_, kind), (at, size) in self.stack.items()]
+        return head + "\n".join([*rooms, *self.lines]) + "\n}"
 
     # ---- statements
 
@@ -197,13 +199,19 @@ class _Emitter:
             self.store(s.target, value)
 
     def allocate(self, s):
-        pointer = self.fresh()
-        self.buffers[s.buffer] = (pointer, s.dtype)
         if s.offset is None:
-            self.stack.append(f"  {pointer} = alloca [{s.size} x {type_text(s.dtype, self.wide)}], align 32")
-            return
-        unit = type_text(self.kernel.dtype, self.wide)
-        self.lines.append(f"  {pointer} = getelementptr inbounds {unit}, ptr %work, i64 {s.offset}")
+            pointer = self.on_stack(s)
+        else:
+            pointer, unit = self.fresh(), type_text(self.kernel.dtype, self.wide)
+            self.lines.append(f"  {pointer} = getelementptr inbounds {unit}, ptr %work, i64 {s.offset}")
+        self.buffers[s.buffer] = (pointer, s.dtype)
+
+    def on_stack(self, s):
+        """Numbers that live in registers; where they are too many, those of one name share a place, one at a time."""
+        key = s.buffer if s.size > IN_REGISTERS else len(self.stack), type_text(s.dtype, self.wide)
+        pointer, size = self.stack.get(key) or (self.fresh(), 0)
+        self.stack[key] = pointer, max(size, s.size)
+        return pointer
 
     def loop(self, index, start, stop, step, body):
         label = f"loop{self._number()}"

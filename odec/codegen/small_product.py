@@ -1,12 +1,16 @@
 """Matrix products that are small along some axis, as vector loops: there BLAS spends its time on other things.
 
 Sums of a few rows and columns stay in registers while the inner axis runs. Which axis fills the vectors depends on
-how the factors lie: the columns, where those of B do; else the rows, where those of A do; else the inner axis. A B
-that lies the wrong way is copied once, for which many rows pay.
+how the factors lie: the columns, where those of B do; else the rows, where those of A do; else the inner axis.
+Factors of products with many rows are copied into the order in which the sums read them, and so is a B that lies the
+wrong way.
 """
 
 from __future__ import annotations
 
+import itertools
+
+from odec.codegen.index_maps import plus, times
 from odec.codegen.kernel import Allocate, Assign, Element, Index, Literal, Local, Loop
 from odec.codegen.nest import pairwise_sum
 from odec.codegen.wide_product import Matrix, parts, product
@@ -18,9 +22,10 @@ MOST_COPIED = 16_384  # elements of a copied factor, which lies on the stack
 FEW = 8  # of an axis, below which it does not fill vectors
 NARROW = 16  # of the least axis, up to which a product of any size is small
 SMALL = 1_000_000  # multiplications up to which other products are: beyond, BLAS is quicker even on one thread
+MANY = 16  # rows, and numbers of the inner axis, from which copies in the order of the sums pay
 TINY = 4096  # multiplications of a product that fits no form and is still not worth a call
 ROW, COLUMN, INNER, LANE = "gemm.row", "gemm.column", "gemm.inner", "gemm.lane"  # no name of a kernel has a dot
-SUMS, COPY = "gemm.sums", "gemm.copy"
+SUMS, COPY, TILES = "gemm.sums", "gemm.copy", "gemm.tiles"
 
 
 def small_product(args, dtype, lanes):
@@ -33,6 +38,8 @@ def small_product(args, dtype, lanes):
         return None
     a, b, c = Matrix(a, lda, flip_a), Matrix(b, ldb, flip_b), Matrix(c, ldc)
     copies = n * k <= MOST_COPIED
+    if n >= FEW and min(m, k) >= MANY and copies and (not flip_a or m * k <= MOST_COPIED):
+        return _across_tiles((m, n, k), a, b, c, dtype, lanes)
     if n >= FEW and not flip_b:
         return _across((m, n, k), a, b, c, dtype, lanes)
     if n >= FEW and copies:
@@ -65,6 +72,55 @@ def _across(sizes, a, b, c, dtype, lanes):
             column = Index(left, ((COLUMN, across), (LANE, 1)))
             tile = _rows_tile(rows, column, width, a, b, c, k, dtype)
             body.append(Loop(ROW, row_count, [Loop(COLUMN, column_count, tile)]))
+    return body
+
+
+class _Tiles(Matrix):
+    """A factor, copied part by part of its rows, or columns, in the order in which sums read it: along the inner axis.
+
+    So it streams through the cache, and rows that are a power of two of bytes apart do not share a few sets of it.
+    """
+
+    def __init__(self, buffer, start, width, k, columns):
+        super().__init__(Element(buffer, Index(start * (k - 1))), k, columns)
+        self.width = width
+
+    def at(self, row, column):
+        """The element at two Indexes, one of them a loop over parts with places in a part."""
+        place, inner = (column, row) if self.flipped else (row, column)
+        terms = tuple((v, step if v == LANE else step * self.apart) for v, step in place.terms)
+        index = plus(Index(self.first.index.offset + place.offset, terms), times(inner, self.width))
+        return Element(self.first.buffer, index)
+
+
+def _tiled(factor, buffer, variable, extent, size, k, columns, dtype):
+    """Statements that copy a factor, and its parts (start, number, extent, _Tiles), of rows or of columns."""
+    body: list = [Allocate(buffer, extent * k, None, dtype)]
+    found, inner = [], Index(0, ((INNER, 1),))
+    beside = factor.flipped != columns  # the numbers of a part lie side by side
+    for start, number, width in parts(extent, size):
+        tiles, place = _Tiles(buffer, start, width, k, columns), Index(start, ((variable, size), (LANE, 1)))
+        at = (inner, place) if columns else (place, inner)
+        copy = Loop(LANE, width, [Assign(tiles.at(*at), None, (factor.at(*at),))], vector=beside)
+        (outer, count), (other, rest) = ((INNER, k), (variable, number))[:: 1 if beside else -1]
+        body.append(Loop(outer, count, [Loop(other, rest, [copy])]))
+        found.append((start, number, width, tiles))
+    return body, found
+
+
+def _across_tiles(sizes, a, b, c, dtype, lanes):
+    """A product as by _across, with copies of B and of an A that is stored transposed."""
+    (m, n, k), across = sizes, SUMS_AT_ONCE // TILE * lanes
+    body, columns = _tiled(b, COPY, COLUMN, n, across, k, True, dtype)
+    rows = [(*part, a) for part in parts(m, TILE)]
+    if a.flipped:
+        copies, rows = _tiled(a, TILES, ROW, m, TILE, k, False, dtype)
+        body += copies
+    for (top, row_count, height, left), (start, column_count, width, right) in itertools.product(rows, columns):
+        heights = [Index(top + i, ((ROW, TILE),)) for i in range(height)]
+        column = Index(start, ((COLUMN, across), (LANE, 1)))
+        tile = _rows_tile(heights, column, width, left, right, c, k, dtype)
+        body.append(Loop(ROW, row_count, [Loop(COLUMN, column_count, tile)]))
     return body
 
 
