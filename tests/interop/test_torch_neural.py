@@ -170,9 +170,12 @@ def test_integrals_and_sums_enter_one_loss():
 
 
 def test_a_flow_starts_from_a_tensor_as_it_is():
-    y0 = torch.tensor(START, dtype=torch.float32, requires_grad=True)
-    z0, logp0 = easy.model.start(y0)
+    flow, y0 = easy.model, leaf(START, torch.float32)
+    z0, logp0 = flow.start(y0)
     assert z0 is y0 and logp0.shape == (3,)
+    with torch.no_grad():
+        ys = odec.torch.odeint(flow, (z0, logp0), TIMES, WEIGHTS | {"probe": PROBES[0]}, **ROUGH)
+    assert [part.dtype for part in ys] == [torch.float32] * 2
 
 
 def test_probes_of_each_step_compile_nothing(monkeypatch):
