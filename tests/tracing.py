@@ -35,18 +35,40 @@ def evaluated(graph, *arrays):
     return list(graph.evaluate(*arrays).values())
 
 
+def python_of(graph):
+    """The function of arrays that gives the outputs of a Function as a list of arrays, by the Python text of its
+    scalar layout.
+    """
+    kernel = python_function(lower_scalar(graph, "kernel"))
+
+    def run(*arrays):
+        given = [np.ascontiguousarray(a, n.dtype) for a, n in zip(arrays, graph.inputs.values(), strict=True)]
+        out = [np.empty(n.shape, n.dtype) for n in graph.outputs.values()]
+        kernel(*given, *out)
+        return out
+
+    return run
+
+
 def run_python(graph, *arrays):
     """The outputs of a Function as a list of arrays, by the Python text of its scalar layout."""
-    given = [np.ascontiguousarray(a, n.dtype) for a, n in zip(arrays, graph.inputs.values(), strict=True)]
-    out = [np.empty(n.shape, n.dtype) for n in graph.outputs.values()]
-    python_function(lower_scalar(graph, "kernel"))(*given, *out)
-    return out
+    return python_of(graph)(*arrays)
 
 
 def loaded(kernels):
     """{name: function of ndarrays} of kernels compiled together, without the disk cache."""
+    return functions_of(kernels, *machine_code(kernels))
+
+
+def machine_code(kernels):
+    """Object code of kernels compiled together, without the disk cache, and the names of the routines that it calls."""
     text = print_llvm(kernels, cpu_target())
-    library = Library(object_code(text), blas.symbols(blas.symbols_in(text)))
+    return object_code(text), blas.symbols_in(text)
+
+
+def functions_of(kernels, code, routines):
+    """{name: function of ndarrays} of kernels in object code."""
+    library = Library(code, blas.symbols(routines))
 
     def run(kernel, *arrays):
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(arrays) + 1))(library.address(kernel.name))

@@ -1,6 +1,7 @@
 """Laws over the table of ops: one value however it is computed, one derivative however it is found."""
 
 import ctypes
+import functools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 from op_cases import BUILDERS, ELEMENTWISE, SMOOTH, STRUCTURAL, apply, case_name, structural
-from tracing import evaluated, run_python
+from tracing import evaluated, python_of, run_python
 
 from odec.codegen.compile import Library, object_code
 from odec.codegen.lower_scalar import lower_scalar
@@ -28,14 +29,26 @@ from odec.transforms.vjp import vjp
 
 EPS = float(np.finfo(float).eps)
 STEP = EPS ** (1 / 3)
+CASES = {case_name(case): case for case in SMOOTH}
 every_elementwise = pytest.mark.parametrize("case", SMOOTH, ids=case_name)
 
 
+def once_for_each_case(made):
+    """A function of a case that makes a graph: made once, evaluated at every point that is drawn."""
+    of_name = functools.cache(lambda name: made(CASES[name]))
+    return lambda case: of_name(case_name(case))
+
+
+@once_for_each_case
 def graph_of_case(case):
     """The op as a Function of x (arity,)."""
     x = input_node("x", (len(case[0].domain),), "float64")
     args = [element(x, k) for k in range(x.size)]
     return Function(case[0].name, {"x": x}, {"v": apply(case, args)})
+
+
+jvp_of_case = once_for_each_case(lambda case: jvp(graph_of_case(case)))
+vjp_of_case = once_for_each_case(lambda case: vjp(graph_of_case(case)))
 
 
 def by_numpy(case, args):
@@ -66,9 +79,18 @@ def all_of_them():
 
 
 @pytest.fixture(scope="module")
-def machine_code():
+def graph():
+    return all_of_them()
+
+
+@pytest.fixture(scope="module")
+def python(graph):
+    return python_of(graph)
+
+
+@pytest.fixture(scope="module")
+def machine_code(graph):
     """{lanes: function of a list of points, one a lane} of the kernel that holds every elementwise op."""
-    graph = all_of_them()
     kernel = lower_scalar(graph, "all_ops")
 
     def compiled(lanes):
@@ -91,13 +113,12 @@ DRAWN = st.tuples(*(strategies.points(op.domain) for op, _ in ELEMENTWISE))
 EDGES = st.tuples(*(strategies.edge_points(len(op.domain)) for op, _ in ELEMENTWISE))
 
 
-def check_parity(machine_code, points, ulps):
+def check_parity(graph, python, machine_code, points, ulps):
     flat = [np.array([a for args in p for a in args]) for p in points]
     expected = [[by_numpy(case, args) for case, args in zip(ELEMENTWISE, p, strict=True)] for p in points]
-    graph = all_of_them()
     results = {
         "evaluate": [evaluated(graph, x)[0] for x in flat],
-        "python": [run_python(graph, x)[0] for x in flat],
+        "python": [python(x)[0] for x in flat],
         "scalar": [machine_code[1]([x])[0] for x in flat],
         "lanes": machine_code[4](flat),
     }
@@ -110,13 +131,13 @@ def check_parity(machine_code, points, ulps):
 
 
 @given(points=st.tuples(DRAWN, DRAWN, DRAWN, DRAWN))
-def test_numpy_python_scalar_code_and_lanes_agree(machine_code, points):
-    check_parity(machine_code, points, ulps=16)
+def test_numpy_python_scalar_code_and_lanes_agree(graph, python, machine_code, points):
+    check_parity(graph, python, machine_code, points, ulps=16)
 
 
 @given(points=st.tuples(EDGES, EDGES, EDGES, EDGES))
-def test_they_agree_at_zeros_infinities_nan_and_huge_values(machine_code, points):
-    check_parity(machine_code, points, ulps=64)
+def test_they_agree_at_zeros_infinities_nan_and_huge_values(graph, python, machine_code, points):
+    check_parity(graph, python, machine_code, points, ulps=64)
 
 
 @pytest.mark.parametrize("name", ["neg", "abs", "copysign", "sign", "floor", "mul"])
@@ -160,7 +181,7 @@ def test_jvp_is_the_central_difference(case, drawn):
     graph = graph_of_case(case)
     if case[0].name in KINKED and near_kink(case, x):
         x = smooth_point(case)
-    (found,) = evaluated(jvp(graph), x, direction)
+    (found,) = evaluated(jvp_of_case(case), x, direction)
     there, back = (evaluated(graph, x + s * STEP * direction)[0] for s in (1, -1))
     scale = 1 + abs(there)
     np.testing.assert_allclose(found, (there - back) / (2 * STEP), rtol=2e-7, atol=2e-7 * scale)
@@ -186,8 +207,8 @@ def smooth_point(case):
 def test_vjp_is_the_adjoint_of_jvp(case, drawn):
     x = np.array(drawn.draw(strategies.points(case[0].domain)))
     direction, weight = drawn.draw(strategies.directions(x.shape)), drawn.draw(strategies.directions(()))
-    graph = graph_of_case(case)
-    (forward,), (backward,) = evaluated(jvp(graph), x, direction), evaluated(vjp(graph), x, weight)
+    (forward,) = evaluated(jvp_of_case(case), x, direction)
+    (backward,) = evaluated(vjp_of_case(case), x, weight)
     scale = 1 + float(np.abs(weight * backward).sum() + abs(weight * forward))
     assert abs(weight * forward - backward @ direction) <= 32 * EPS * scale
 
@@ -204,7 +225,7 @@ def curve_of(graph, order):
 
 
 def derivatives_along(graph, order):
-    """The same coefficients by nested jvp: inputs (s, x, c1 .. c_order) at s = 0."""
+    """The Function of the derivatives of the same by nested jvp: inputs (s, x, c1 .. c_order) at s = 0."""
     (x,) = graph.inputs.values()
     s = input_node("s", (), x.dtype)
     changes = {f"c{k}": input_node(f"c{k}", x.shape, x.dtype) for k in range(1, order + 1)}
@@ -213,26 +234,29 @@ def derivatives_along(graph, order):
     for c in changes.values():
         place, power = place + c * power, power * spread(s)
     inputs = {"s": s, "x": x, **changes}
-    function = Function("along", inputs, dict(zip(graph.outputs, graph(place).values(), strict=True)))
-    results = [function]
-    for _ in range(order):
-        following = jvp(results[-1], wrt=["s"])
+    (value,) = graph(place).values()
+    outputs = {"v0": value}
+    for k in range(1, order + 1):
+        following = jvp(Function("along", inputs, {"v": value}), wrt=["s"])
         (value,) = following.substitute(
             {following.inputs["s_dot"]: OPS["add"](structural_zero("float64"), 1.0)}
         ).values()
-        results.append(Function("along", inputs, {"v": value}))
-    return results
+        outputs[f"v{k}"] = value
+    return Function("along", inputs, outputs)
 
 
 ORDER = 4
 
 
-def check_taylor(graph, x, changes, tolerance=1e-10):
-    found = evaluated(curve_of(graph, ORDER), x, *changes)
-    for k, function in enumerate(derivatives_along(graph, ORDER)):
-        (derivative,) = evaluated(function, 0.0, x, *changes)
-        expected = derivative / math.factorial(k)
-        np.testing.assert_allclose(found[k], expected, rtol=tolerance, atol=tolerance * (1 + np.abs(expected).max()))
+def check_taylor(curve, derivatives, x, changes, tolerance=1e-10):
+    found, expected = evaluated(curve, x, *changes), evaluated(derivatives, 0.0, x, *changes)
+    for k, (coefficient, derivative) in enumerate(zip(found, expected, strict=True)):
+        wanted = derivative / math.factorial(k)
+        np.testing.assert_allclose(coefficient, wanted, rtol=tolerance, atol=tolerance * (1 + np.abs(wanted).max()))
+
+
+curve_of_case = once_for_each_case(lambda case: curve_of(graph_of_case(case), ORDER))
+derivatives_of_case = once_for_each_case(lambda case: derivatives_along(graph_of_case(case), ORDER))
 
 
 @every_elementwise
@@ -240,7 +264,7 @@ def check_taylor(graph, x, changes, tolerance=1e-10):
 def test_taylor_is_nested_jvp(case, drawn):
     x = np.array(drawn.draw(strategies.points(case[0].domain)))
     changes = [drawn.draw(strategies.directions(x.shape)) for _ in range(ORDER)]
-    check_taylor(graph_of_case(case), x, changes)
+    check_taylor(curve_of_case(case), derivatives_of_case(case), x, changes)
 
 
 # ---- ops that are not elementwise ---------------------------------------------------------------------------
@@ -298,7 +322,7 @@ def test_structural_taylor_is_nested_jvp(name, drawn):
         at += a.size
     joined = Function(name, {"x": x}, graph(*parts))
     changes = [drawn.draw(strategies.directions(flat.shape)) for _ in range(ORDER)]
-    check_taylor(joined, flat, changes, tolerance=1e-9)
+    check_taylor(curve_of(joined, ORDER), derivatives_along(joined, ORDER), flat, changes, tolerance=1e-9)
 
 
 # ---- the record ---------------------------------------------------------------------------------------------
