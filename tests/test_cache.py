@@ -68,6 +68,11 @@ def files(folder):
     return sorted(p for p in folder.iterdir() if p.suffix == SUFFIX)
 
 
+def kernels_in(folder):
+    """The entries but for the loop's, which takes seconds to compile."""
+    return [p for p in files(folder) if b'"stamp": "loop' not in p.read_bytes()[:200]]
+
+
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory):
     """A cache that one process has filled, and what that process found."""
@@ -129,8 +134,8 @@ def test_damaged_entries_are_rebuilt(warm, copy):
 
 
 def test_entries_of_other_keys_are_not_run(warm, copy):
-    """Files hold another's whole content: valid, but foreign. The loop's stays, for it takes seconds to compile."""
-    paths = [p for p in files(copy) if b'"stamp": "loop' not in p.read_bytes()[:200]]
+    """Files hold another's whole content: valid, but foreign."""
+    paths = kernels_in(copy)
     contents = [p.read_bytes() for p in paths]
     for path, data in zip(paths, [*contents[1:], contents[0]]):
         path.write_bytes(data)
@@ -138,11 +143,16 @@ def test_entries_of_other_keys_are_not_run(warm, copy):
     assert again["ys"] == warm[1]["ys"] and len(again["compiled"]) == len(paths) >= 3 and not again["numba"]
 
 
-def test_processes_at_the_same_time_on_an_empty_cache(warm, tmp_path):
-    results = [finish(p) for p in [start(tmp_path / "shared") for _ in range(4)]]
+def test_processes_at_the_same_time_on_a_cache_without_their_kernels(warm, copy):
+    """Each writes every kernel, in the way in which it would write the loop."""
+    missing = kernels_in(copy)
+    for path in missing:
+        path.unlink()
+    results = [finish(p) for p in [start(copy) for _ in range(4)]]
     assert {r["ys"] for r in results} == {warm[1]["ys"]} and all(r["warnings"] == [] for r in results)
-    assert len(files(tmp_path / "shared")) == len(files(warm[0])) == len(list((tmp_path / "shared").iterdir()))
-    assert solve(tmp_path / "shared")["compiled"] == []
+    assert sum(len(r["compiled"]) for r in results) >= len(missing) >= 3 and not any(r["numba"] for r in results)
+    assert len(files(copy)) == len(files(warm[0])) == len(list(copy.iterdir()))
+    assert solve(copy)["compiled"] == []
 
 
 @pytest.mark.parametrize(("code", "text"), [("ENOSPC", "No space left on device"), ("EROFS", "Read-only file system")])
