@@ -1,7 +1,8 @@
-"""Every example runs and saves its picture."""
+"""Every example runs and saves its picture: those that train for long for a few steps, .ci/run runs them in full."""
 
 import os
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     monkeypatch.setitem(os.environ, "MPLBACKEND", "Agg")
+    monkeypatch.setattr(sys, "argv", [str(copy), "--quick"])
     runpy.run_path(str(copy), run_name="__main__")
     out = capsys.readouterr().out
     if out.startswith("skipped: "):
