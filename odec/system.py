@@ -196,14 +196,14 @@ class System:
             )
         if kernel in ("ensemble", "ensemble_vjp"):
             return self._ensemble_source(kernel, language, cc, **how)
-        kernels = self._kernels(kernel, layout, how)
+        made = self._kernel(kernel, layout, how)
         if language == "python":
-            return "\n\n".join(print_python(k) for k in kernels)
+            return print_python(made)
         if language == "ptx":
             from odec.codegen.cuda import ptx
 
-            return ptx([print_llvm(kernels, CUDA)], cc, [kernel])
-        text = print_llvm(kernels, cpu_target())
+            return ptx([print_llvm([made], CUDA)], cc, [kernel])
+        text = print_llvm([made], cpu_target())
         return str(optimised(text)) if language == "llvm" else assembly(text)
 
     def _ensemble_source(self, name, language, cc, method="auto", batched=(), **how):
@@ -248,7 +248,7 @@ class System:
         if target == "python":
             from odec.codegen.print_python import python_function
 
-            return python_function(self._kernels(kernel, layout, how)[-1])
+            return python_function(self._kernel(kernel, layout, how))
         return self.compiled(kernel, layout=layout, **how)
 
     def save(self, path):
@@ -290,7 +290,7 @@ class System:
         found = self._programs.get((key, lanes, shared))
         if found is None:
             self._check_kernel(kernel, layout)
-            stamp, make = f"{self.graph.digest} {_stamped(key)}", lambda: self._kernels(kernel, layout, how)
+            stamp, make = f"{self.graph.digest} {_stamped(key)}", lambda: [self._kernel(kernel, layout, how)]
             found = self._programs[key, lanes, shared] = program(stamp, make, lanes, shared)
         return found.kernels[kernel]
 
@@ -305,19 +305,12 @@ class System:
         return [found.kernels[f"{kernel}_{number}"] for number in range(len(forms))]
 
     def _forms(self, kernel, forms):
-        own = [lower(self.graph, "rhs", "auto")] if kernel in CALLING else []
-        return own + [lower(self._derived(kernel, how), f"{kernel}_{n}", "auto") for n, how in enumerate(forms)]
+        return [lower(self._derived(kernel, how), f"{kernel}_{n}", "auto") for n, how in enumerate(forms)]
 
     def compiled_functions(self, functions):
         """Functions of (t, y, p) beside the model's own, by name, compiled together: {name: CompiledKernel}."""
-        calls = any(node.op.name == "call" for f in functions.values() for node in f.nodes)
-
-        def kernels():
-            own = [lower(self.graph, "rhs", "auto")] if calls else []
-            return own + [lower(f, name, "auto") for name, f in functions.items()]
-
         stamp = f"{self.graph.digest} {[(name, f.digest) for name, f in functions.items()]}"
-        return program(stamp, kernels).kernels
+        return program(stamp, lambda: [lower(f, name, "auto") for name, f in functions.items()]).kernels
 
     def _check_kernel(self, kernel, layout):
         if not isinstance(kernel, str) or kernel not in KERNELS:
@@ -329,12 +322,10 @@ class System:
                 f"layout {layout!r} is not known{nearest(layout, LAYOUTS)} It is one of {', '.join(LAYOUTS)}."
             )
 
-    def _kernels(self, kernel, layout, how):
-        """The kernels that make up one named kernel, what they call first."""
+    def _kernel(self, kernel, layout, how):
+        """One named Kernel, which holds those that it calls."""
         self._check_kernel(kernel, layout)
-        function = self._derived(kernel, how)
-        kernels = [lower(function, kernel, layout)]
-        return kernels if kernel not in CALLING else [lower(self.graph, "rhs", layout), *kernels]
+        return lower(self._derived(kernel, how), kernel, layout)
 
     def derivative(self, kernel, **how) -> Function:
         """The graph of a kernel: what `compile` and `source` start from."""
@@ -442,11 +433,6 @@ class System:
         return jacobian_values(self.graph, name, (rows, columns + offset))
 
 
-# kernels that call the right-hand side of a large model
-CALLING = (
-    "step", "advance", "dense", "step_vjp", "kept_vjp", "lane_vjp", "step_jvp", "advance_vjp", "first_size_vjp",
-    "step_terms", "kept_terms",
-)  # fmt: skip
 _DERIVED = ("_programs", "_patterns", "_solvers", "event_kernels")  # found again when needed, never pickled
 
 
