@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracing import python_of
 
 import odec
 from odec.integrate import advance
@@ -45,10 +46,11 @@ def after(controller, squared, exponent=5, log1=0.0, log2=0.0, ratio1=0.0, ratio
     now[at.MOST_GROWTH] = at.FREE
     rules[[at.DIRECTION, at.STRETCH, at.MAX_STEP, at.MAX_STEPS]] = 1.0, 1.01, math.inf, 1e9
     task[[at.STOP, at.NEXT, at.LIVE]] = 1e6, math.inf, 1.0
-    return CONTROL.evaluate(now, task, rules, squared)["then"]
+    return CONTROL(now, task, rules, squared)[THEN]
 
 
-CONTROL = advance.control_function()
+GRAPH = advance.control_function()
+CONTROL, THEN = python_of(GRAPH), list(GRAPH.outputs).index("then")
 
 
 def factor(controller, squared, exponent=5, log1=0.0, log2=0.0, ratio1=0.0, ratio2=0.0):
