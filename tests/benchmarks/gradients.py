@@ -20,26 +20,18 @@ from pathlib import Path
 
 import numpy as np
 from benchmark import alternating, command_line, milliseconds, row, running_peers, timed
+from networks import CALLS, distance, given_network, network, save_networks
 
 import odec
 
 LIBRARIES = "diffrax", "torchdiffeq"
-NETWORKS = {  # state, hidden, batch, rtol, atol, as in the published examples of the peers
-    "small": (2, 50, 20, 1e-6, 1e-8), "flow": (2, 64, 512, 1e-6, 1e-8), "mnist": (784, 100, 100, 1e-5, 1e-5),
-}  # fmt: skip
+NETWORKS = "small", "flow", "mnist"
 GOALS = {
     "small": {"diffrax": 3, "torchdiffeq odeint_adjoint": 50},
     "flow": {"diffrax": 3},
     "mnist": {"": 3},
 }  # times slower than odec, the quickest code whose name starts so
-CALLS = {"small": 20, "flow": 5, "mnist": 3}  # one after another in a turn, as in training
 ADJOINTS = "discrete", "backsolve", "interpolating"
-
-
-@odec.dynamics
-def network(t, z, w1, b1, w2, b2):
-    joined = np.concatenate([z, np.full((z.shape[0], 1), t)], axis=1)
-    return np.tanh(joined @ w1 + b1) @ w2 + b2
 
 
 @odec.dynamics
@@ -52,15 +44,6 @@ def lotka_volterra(t, y, a, b, c, d):
     return [a * y[0] - b * y[0] * y[1], d * y[0] * y[1] - c * y[1]]
 
 
-@functools.cache
-def given_network(case):
-    """(y0, weights, rtol, atol)"""
-    state, hidden, batch, rtol, atol = NETWORKS[case]
-    rng, scale = np.random.default_rng(0), 0.1 if state > 10 else 0.5
-    w1, w2 = scale * rng.normal(size=(state + 1, hidden)), scale * rng.normal(size=(hidden, state))
-    return rng.normal(size=(batch, state)), (w1, np.zeros(hidden), w2, np.zeros(state)), rtol, atol
-
-
 def gradient(case, adjoint="discrete", tolerance=None, method="dopri5"):
     """(Solution, Gradient) of sum(y1²)."""
     y0, weights, rtol, atol = given_network(case)
@@ -71,21 +54,13 @@ def gradient(case, adjoint="discrete", tolerance=None, method="dopri5"):
     return sol, pullback(2 * sol.ys)
 
 
-def distance(found, exact):
-    """The largest |difference| of any parameter's gradient, relative to its largest entry."""
-    return max(float(np.max(np.abs(f - e)) / np.max(np.abs(e))) for f, e in zip(found, exact, strict=True))
-
-
 # ---- against other codes
 
 
 def networks(arguments):
     """The gradient of three neural ODEs by their weights."""
     with tempfile.TemporaryDirectory() as folder:
-        for case in NETWORKS:
-            y0, weights, rtol, atol = given_network(case)
-            names = dict(zip(("w1", "b1", "w2", "b2"), weights, strict=True))
-            np.savez(f"{folder}/{case}.npz", y0=y0, tolerances=np.array([rtol, atol]), **names)
+        save_networks(NETWORKS, folder)
         with running_peers(arguments.peers, "peer_gradients.py", LIBRARIES, folder) as peers:
             for case in NETWORKS:
                 compare(case, peers, f"{folder}/gradient.npz", 1 if arguments.quick else 9)

@@ -19,30 +19,14 @@ from pathlib import Path
 
 import numpy as np
 from benchmark import alternating, command_line, milliseconds, row, running_peers, timed
+from networks import CALLS, WEIGHTS, distance, given_network, network, save_networks
 
 import odec
 
-NETWORKS = {"small": (2, 50, 20, 1e-6, 1e-8), "digits": (64, 64, 100, 1e-5, 1e-5)}  # state, hidden, batch, rtol, atol
+NETWORKS = "small", "digits"
 ORDERS = 0, 2, 3, 4
 MOST_ORDER = 6
-CALLS = {"small": 20, "digits": 5}  # one after another in a turn, as in training
-WEIGHTS = "w1", "b1", "w2", "b2"
 FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "regulariser_cost.png"
-
-
-@odec.dynamics
-def network(t, z, w1, b1, w2, b2):
-    joined = np.concatenate([z, np.full((z.shape[0], 1), t)], axis=1)
-    return np.tanh(joined @ w1 + b1) @ w2 + b2
-
-
-@functools.cache
-def given_network(case):
-    """(y0, weights, rtol, atol)"""
-    state, hidden, batch, rtol, atol = NETWORKS[case]
-    rng, scale = np.random.default_rng(0), 0.1 if state > 10 else 0.5
-    w1, w2 = scale * rng.normal(size=(state + 1, hidden)), scale * rng.normal(size=(hidden, state))
-    return rng.normal(size=(batch, state)), (w1, np.zeros(hidden), w2, np.zeros(state)), rtol, atol
 
 
 @functools.cache
@@ -63,21 +47,13 @@ def gradient(case, order, tolerance=None, method="dopri5", fixed=None):
     return sol, pullback((2 * sol.ys[0], np.ones_like(sol.ys[1])) if order else 2 * sol.ys)
 
 
-def distance(found, exact):
-    """The largest |difference| of any parameter's gradient, relative to its largest entry."""
-    return max(float(np.max(np.abs(f - e)) / np.max(np.abs(e))) for f, e in zip(found, exact, strict=True))
-
-
 # ---- against jax's jet
 
 
 def jets(arguments):
     """Gradients with R_K, and what a step costs more than without."""
     with tempfile.TemporaryDirectory() as folder:
-        for case in NETWORKS:
-            y0, weights, rtol, atol = given_network(case)
-            named = dict(zip(WEIGHTS, weights, strict=True))
-            np.savez(f"{folder}/{case}.npz", y0=y0, tolerances=np.array([rtol, atol]), **named)
+        save_networks(NETWORKS, folder)
         with running_peers(arguments.peers, "peer_regularizers.py", ("jax",), folder) as peers:
             for case in NETWORKS:
                 compare(case, peers, f"{folder}/gradient.npz", 1 if arguments.quick else 7)
