@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from gradient_models import decay
 
 import odec
 from odec.errors import ArgumentError, RoomError, SolveError
@@ -22,11 +23,6 @@ def lorenz(t, y, sigma, rho, beta):
 @odec.dynamics
 def switched(t, y, a):
     return [y[1], -a * y[0] + np.where(t < 1.0, 0.5, -0.5) * np.where(t < 2.5, 1.0, 0.25)]
-
-
-@odec.dynamics
-def decay(t, y, rate):
-    return -rate * y
 
 
 P = (10.0, 28.0, 8 / 3)

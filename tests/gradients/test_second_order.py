@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gradient_models import decay, driven
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,17 +11,6 @@ import odec
 FIXED = dict(method="rk4", first_step=0.05)
 TIMES = np.linspace(0.1, 1.0, 4)
 Y0, P = np.array([1.0, 1.2]), (1.5, 1.0, 3.0, 1.0)
-
-
-@odec.dynamics
-def driven(t, y, a, b, c, d):
-    """Lotka and Volterra's, with prey that breed by season."""
-    return [a * y[0] - b * y[0] * y[1] + 0.3 * np.sin(2 * t), -c * y[1] + d * y[0] * y[1]]
-
-
-@odec.dynamics
-def decay(t, y, rate):
-    return -rate * y
 
 
 @odec.dynamics

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gradient_models import decay, driven
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,17 +16,6 @@ from odec.steppers.step import estimates_of
 P, Y0 = np.array([1.5, 1.0, 3.0, 1.0]), np.array([1.0, 1.2])
 BOTH = [ErrorEstimate(), Stiffness()]
 SPAN, ROUGH = (0.3, 1.8), {"rtol": 1e-3, "t_eval": []}
-
-
-@odec.dynamics
-def driven(t, y, a, b, c, d):
-    """Lotka and Volterra's, with prey that breed by season."""
-    return [a * y[0] - b * y[0] * y[1] + 0.3 * np.sin(2 * t), -c * y[1] + d * y[0] * y[1]]
-
-
-@odec.dynamics
-def decay(t, y, rate):
-    return -rate * y
 
 
 @odec.dynamics
