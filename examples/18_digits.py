@@ -1,6 +1,6 @@
 """Handwritten digits by a neural ODE that is easy to solve: as accurate, half of the evaluations [Kelly et al. 2020].
 
---all trains the six nets of the table in docs/neural.md, about a minute on two cores; --quick stops after two epochs.
+--all trains the seven nets of the table in docs/neural.md, about a minute on two cores; --quick stops after two epochs.
 """
 
 import sys
@@ -49,6 +49,7 @@ NETS = {
     "kinetic and Jacobian": Net(with_terms(Kinetic(), JacobianFrobenius("probe")), (0.05, 0.001), probes=True),
     "error estimate": Net(network, (), (ErrorEstimate(),), (1e5,)),
     "stiffness": Net(network, (), (Stiffness(),), (0.3,)),
+    "error and stiffness": Net(network, (), (ErrorEstimate(), Stiffness()), (1e5, 0.3)),
 }
 
 

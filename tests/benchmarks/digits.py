@@ -1,6 +1,6 @@
 """Digits by regularised neural ODEs: python tests/benchmarks/digits.py [training peer] [--peers PYTHON]
 
-Cases: training (the six nets of examples/18_digits.py, means over three seeds: recognised test images, evaluations of
+Cases: training (the seven nets of examples/18_digits.py, means over three seeds: recognised test images, evaluations of
 the test solve at a tolerance of 1e-5 and of 1e-8, seconds of 10 epochs), peer (the seconds beside torchdiffeq's, which
 --peers names a Python with). --quick takes one seed and one epoch.
 """
