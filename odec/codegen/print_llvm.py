@@ -15,6 +15,7 @@ import numpy as np
 
 from odec.codegen import blas, convolution, inline_math, targets
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Kernel, Literal, Local, Loop, Return
+from odec.codegen.parts import in_parts
 from odec.codegen.small_product import small_product
 from odec.codegen.wide_product import product
 from odec.errors import CompileError
@@ -85,6 +86,9 @@ class _Module:
         symbol = self.symbols.setdefault((kernel.name, shared), name)
         if symbol not in self.defined:
             self.defined.add(symbol)
+            if self.target.has_blas:
+                kernel = in_parts(kernel)
+                self.kernels |= {part.name: part for part in kernel.callees}
             self.definitions.append(_Emitter(self, kernel, symbol, shared).function_text())
         return symbol
 
