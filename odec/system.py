@@ -268,7 +268,9 @@ class System:
             sizes = self.y_structure.size, self.p_structure.size
 
             def make(kernel, lanes, shared, keeps, tapes):
-                how = {"commits": lanes > 1, "keeps": keeps, "tapes": tapes} if kernel == "advance" else {}
+                if tapes:
+                    return self.compiled_taped(record)[0]
+                how = {"commits": lanes > 1, "keeps": keeps} if kernel == "advance" else {}
                 return self.compiled(kernel, lanes=lanes, shared=shared, method=record, **how)
 
             lanes = best_lanes(self.dtype) if _suits_lanes(self.graph, record) else 1
@@ -294,18 +296,24 @@ class System:
             found = self._programs[key, lanes, shared] = program(stamp, make, lanes, shared)
         return found.kernels[kernel]
 
-    def compiled_forms(self, kernel, *forms):
-        """The compiled kernel for each of some options, dicts: one program, in which what they call is there once."""
-        key = (kernel, "forms", *(tuple(sorted(how.items())) for how in forms))
+    def compiled_together(self, *asked):
+        """The compiled kernels of pairs (kernel, options): one program, in which what they call is there once."""
+        key = ("together", *((kernel, *sorted(how.items())) for kernel, how in asked))
         found = self._programs.get(key)
         if found is None:
-            self._check_kernel(kernel, "auto")
-            stamp = f"{self.graph.digest} {[_stamped(form) if isinstance(form, tuple) else form for form in key]}"
-            found = self._programs[key] = program(stamp, lambda: self._forms(kernel, forms))
-        return [found.kernels[f"{kernel}_{number}"] for number in range(len(forms))]
+            for kernel, _ in asked:
+                self._check_kernel(kernel, "auto")
+            stamp = f"{self.graph.digest} {[_stamped(pair) for pair in key[1:]]}"
+            found = self._programs[key] = program(stamp, lambda: self._together(asked))
+        return [found.kernels[f"{kernel}_{number}"] for number, (kernel, _) in enumerate(asked)]
 
-    def _forms(self, kernel, forms):
-        return [lower(self._derived(kernel, how), f"{kernel}_{n}", "auto") for n, how in enumerate(forms)]
+    def _together(self, asked):
+        return [lower(self._derived(kernel, how), f"{kernel}_{n}", "auto") for n, (kernel, how) in enumerate(asked)]
+
+    def compiled_taped(self, record):
+        """(the kernel "advance" that keeps Residuals, "first_residuals") of a method."""
+        how = {"method": record, "commits": False, "keeps": True, "tapes": True}
+        return self.compiled_together(("advance", how), ("first_residuals", {"method": record}))
 
     def compiled_functions(self, functions):
         """Functions of (t, y, p) beside the model's own, by name, compiled together: {name: CompiledKernel}."""

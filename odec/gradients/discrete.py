@@ -65,22 +65,24 @@ class Discrete:
         plain, timed = self._again(covered, how)
         self.kernels, self.kept_kernels = Pulls(plain, timed, system.compiled("rhs")), KeptPulls(None, None)
         if self.residuals:
-            forms = [{"timed": timed, **how} for timed in (False, True)]
-            self.kept_kernels = KeptPulls._make(system.compiled_forms("kept_vjp", *forms))
+            forms = [("kept_vjp", {"timed": timed, **how}) for timed in (False, True)]
+            self.kept_kernels = KeptPulls._make(system.compiled_together(*forms))
         if self.residuals and self.residuals.head:
             t0, head = np.array([problem.span[0]]), self.residuals.room[: self.residuals.head]
-            system.compiled("first_residuals", method=record).run(t0, start, problem.p, head)
+            _, first = system.compiled_taped(record)
+            first.run(t0, start, problem.p, head)
         self.degree = record.degree if self.polynomials else 0
         self.crossings = Crossings(system.name, event_pulls, problem, outcome, self.kernels) if crossed else None
         compiled_pull_back(system.dtype)
 
     def _again(self, covered, how):
         """(the adjoint of a step that is made again, that of one with rows within), None for what no step needs."""
-        plain, timed = {"rows": False, "timed": False, **how}, {"rows": self.polynomials, "timed": True, **how}
+        plain = "step_vjp", {"rows": False, "timed": False, **how}
+        timed = "step_vjp", {"rows": self.polynomials, "timed": True, **how}
         if not covered:
-            first, second = self.system.compiled_forms("step_vjp", plain, timed)
+            first, second = self.system.compiled_together(plain, timed)
             return first, second
-        return None, self.system.compiled_forms("step_vjp", timed)[0] if self.polynomials else None
+        return None, self.system.compiled_together(timed)[0] if self.polynomials else None
 
     def pull(self, rows_bar, events_bar=None, terms_bar=()):
         """The Pulled of cotangents rows_bar (rows, n) of the rows of the outcome, in float64 or float32 as those.

@@ -160,7 +160,9 @@ def _kept_replay(f, method, terms=(), over=None):
 def first_residuals(f, method):
     """(t, y, p) -> the residuals (head,) of the evaluation at the start."""
     callee, _ = _evaluation_of(taped_step_function(f, method))
-    return Function("first_residuals", callee.inputs, callee.outputs)
+    inputs = {name: input_node(name, node.shape, node.dtype) for name, node in callee.inputs.items()}
+    with line_is(None):
+        return Function("first_residuals", inputs, {name: call(callee, *inputs.values()) for name in callee.outputs})
 
 
 def residual_sizes(f, method):
