@@ -80,10 +80,18 @@ class Case:
         value = self.value
         return (8 * (value(e) - value(-e)) - (value(2 * e) - value(-2 * e))) / (12 * e)
 
+    def ahead(self, e):
+        """d loss / d e by differences of third order to one side, that of e."""
+        now, *further = (self.value(k * e) for k in range(4))
+        return (-11 * now + 18 * further[0] - 9 * further[1] + 2 * further[2]) / (6 * e)
+
     @property
     def is_smooth(self):
-        """Whether no kink of the controller lies nearby: differences agree on what they are."""
-        return bool(abs(self.along(3e-4) - self.along(1e-4)) < self.tolerance)
+        """Whether no kink of the controller lies nearby, nor here: differences agree on what they are."""
+        if not abs(self.along(3e-4) - self.along(1e-4)) < self.tolerance:
+            return False
+        room = self.tolerance + 1e-6 * np.linalg.norm(self.moving) * np.linalg.norm(self.direction)
+        return bool(abs(self.ahead(1e-4) - self.ahead(-1e-4)) < room)
 
 
 def flat(gradient):
