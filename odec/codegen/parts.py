@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from odec.codegen.kernel import Allocate, Assign, Call, Element, Index, Kernel, Local, Loop, Return
+from odec.codegen.workspace import buffers_of
 
 MOST_LOOPS = 16  # of a part
 PRODUCT = 8  # loops that a matrix product may become
@@ -60,11 +61,14 @@ def _made(statement):
 
 def _read(statement):
     """Names of locals, buffers and tables in a statement, and in its loops."""
+    return {*buffers_of(statement), *_locals(statement)}
+
+
+def _locals(statement):
     if isinstance(statement, Loop):
         extent = [statement.extent.name] if isinstance(statement.extent, Local) else []
-        return {*extent, *(name for s in statement.body for name in _read(s))}
+        return {*extent, *(name for s in statement.body for name in _locals(s))}
     found = [*getattr(statement, "args", ()), getattr(statement, "target", None)]
     indices = [a.index for a in found if isinstance(a, Element)]
-    names = {a.name for a in found if isinstance(a, Local)} | {a.buffer for a in found if isinstance(a, Element)}
-    names |= {index.table for index in indices if index.table is not None}
-    return names | {variable for index in indices for variable, _ in (*index.terms, *index.beside)}
+    names = {a.name for a in found if isinstance(a, Local)} | {i.table for i in indices if i.table is not None}
+    return names | {variable for i in indices for variable, _ in (*i.terms, *i.beside)}

@@ -65,13 +65,9 @@ def _copy(b, copied, n, k, dtype):
 def _across(sizes, a, b, c, dtype, lanes):
     """A product whose vectors are parts of the rows of B and C."""
     (m, n, k), body = sizes, []
-    for top, row_count, height in parts(m, TILE):
-        across = SUMS_AT_ONCE // height * lanes
-        for left, column_count, width in parts(n, across):
-            rows = [Index(top + i, ((ROW, TILE),)) for i in range(height)]
-            column = Index(left, ((COLUMN, across), (LANE, 1)))
-            tile = _rows_tile(rows, column, width, a, b, c, k, dtype)
-            body.append(Loop(ROW, row_count, [Loop(COLUMN, column_count, tile)]))
+    for rows in parts(m, TILE):
+        across = SUMS_AT_ONCE // rows[-1] * lanes
+        body += [_rows_loops(rows, columns, across, a, b, c, k, dtype) for columns in parts(n, across)]
     return body
 
 
@@ -116,12 +112,18 @@ def _across_tiles(sizes, a, b, c, dtype, lanes):
     if a.flipped:
         copies, rows = _tiled(a, TILES, ROW, m, TILE, k, False, dtype)
         body += copies
-    for (top, row_count, height, left), (start, column_count, width, right) in itertools.product(rows, columns):
-        heights = [Index(top + i, ((ROW, TILE),)) for i in range(height)]
-        column = Index(start, ((COLUMN, across), (LANE, 1)))
-        tile = _rows_tile(heights, column, width, left, right, c, k, dtype)
-        body.append(Loop(ROW, row_count, [Loop(COLUMN, column_count, tile)]))
+    for (*tops, left), (*starts, right) in itertools.product(rows, columns):
+        body.append(_rows_loops(tops, starts, across, left, right, c, k, dtype))
     return body
+
+
+def _rows_loops(rows, columns, across, a, b, c, k, dtype):
+    """The loops over the tiles of a part of the rows and a part of the columns, (start, number, extent) each."""
+    (top, row_count, height), (left, column_count, width) = rows, columns
+    places = [Index(top + i, ((ROW, TILE),)) for i in range(height)]
+    column = Index(left, ((COLUMN, across), (LANE, 1)))
+    tile = _rows_tile(places, column, width, a, b, c, k, dtype)
+    return Loop(ROW, row_count, [Loop(COLUMN, column_count, tile)])
 
 
 def _rows_tile(rows, column, width, a, b, c, k, dtype):
