@@ -3,11 +3,26 @@
 import numpy as np
 
 import odec
-from odec.regularizers import ErrorEstimate, JacobianFrobenius, Kinetic, Stiffness
+from odec.regularizers import ErrorEstimate, JacobianFrobenius, Kinetic, Stiffness, Taylor
 
 BOTH = [ErrorEstimate(), Stiffness()]
 TIMES = np.array([0.0, 0.4, 1.0])
 ROUGH = {"rtol": 1e-3, "atol": 1e-4}
+FIXED = {"first_step": 0.2, "max_step": 0.2, "rtol": 1e-1}
+REFUSALS = [  # options, and words of the ArgumentError
+    (
+        {"method": "rk4", "first_step": 0.1},
+        r"^network: ErrorEstimate\(\) needs .* but rk4 has none",
+    ),
+    ({"method": "bs3", "regularizers": [Stiffness()]}, r"Stiffness\(\) needs a stage .* bs3 has none"),
+    ({"adjoint": "backsolve"}, "adjoint is 'backsolve', which differentiates the solution instead"),
+    ({"adjoint": "interpolating"}, "adjoint is 'interpolating', which differentiates the solution instead"),
+    ({"events": [lambda t, y, *p: y[0, 0]]}, "events cannot be given"),
+    ({"regularizers": ErrorEstimate()}, "^solve_vjp: regularizers is .* a list of terms is needed"),
+    ({"regularizers": None}, "^solve_vjp: regularizers is None; a list of terms is needed"),
+    ({"regularizers": [Stiffness]}, r"Call it, as Stiffness\(\)"),
+    ({"regularizers": [Taylor(order=2)]}, "are given to odec.regularize"),
+]
 
 
 @odec.dynamics

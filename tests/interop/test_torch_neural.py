@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from small_network import (
     BOTH,
+    FIXED,
     PROBES,
+    REFUSALS,
     ROUGH,
     START,
     SUMS_BAR,
@@ -21,11 +23,9 @@ import odec
 import odec.codegen.compile as compiling
 from odec.augmented import Augmented
 from odec.errors import ArgumentError
-from odec.regularizers import ErrorEstimate, Stiffness, Taylor
+from odec.regularizers import ErrorEstimate
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; pip install odec[torch]")
-
-FIXED = {"first_step": 0.2, "max_step": 0.2, "rtol": 1e-1}
 
 
 def leaf(value, dtype=torch.float64):
@@ -106,23 +106,7 @@ def test_a_loss_of_both_terms_falls_in_single_precision():
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["with gradients", "without"])
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        (
-            {"method": "rk4", "first_step": 0.1},
-            r"^network: ErrorEstimate\(\) needs .* but rk4 has none",
-        ),
-        ({"method": "bs3", "regularizers": [Stiffness()]}, r"Stiffness\(\) needs a stage .* bs3 has none"),
-        ({"adjoint": "backsolve"}, "adjoint is 'backsolve', which differentiates the solution instead"),
-        ({"adjoint": "interpolating"}, "adjoint is 'interpolating', which differentiates the solution instead"),
-        ({"events": [lambda t, y, *p: y[0, 0]]}, "events cannot be given"),
-        ({"regularizers": ErrorEstimate()}, "^solve_vjp: regularizers is .* a list of terms is needed"),
-        ({"regularizers": None}, "^solve_vjp: regularizers is None; a list of terms is needed"),
-        ({"regularizers": [Stiffness]}, r"Call it, as Stiffness\(\)"),
-        ({"regularizers": [Taylor(order=2)]}, "are given to odec.regularize"),
-    ],
-)
+@pytest.mark.parametrize(("how", "words"), REFUSALS)
 def test_what_has_no_such_sums_is_said_as_solve_vjp_says_it(how, words, wanted):
     y0 = torch.tensor(START, requires_grad=wanted)
     with pytest.raises(ArgumentError, match=words):
